@@ -1,0 +1,20 @@
+"""labkit: an executable lab report on ResNet-18 and MNIST.
+
+`run(config)` gives the recorded or newly trained run of a `Config`; `tables`, `plots` and
+`conclusions` read runs. Heavy parts are imported when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+from labkit.config import Config, ConfigError, LabkitError, vary
+
+__version__ = "0.1.0"
+__all__ = ["Config", "ConfigError", "LabkitError", "run", "run_all", "vary"]
+
+
+def __getattr__(name: str) -> Any:
+    # run and run_all bring torch along, which takes seconds to import; a reader of records needs none.
+    if name in ("run", "run_all"):
+        return getattr(importlib.import_module("labkit.experiment"), name)
+    raise AttributeError(f"module 'labkit' has no attribute {name!r}")

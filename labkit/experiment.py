@@ -1,0 +1,170 @@
+"""`run` and `run_all`: from a config to a run, recorded or trained; where all the parts meet."""
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from labkit import data as datasets
+from labkit import model as models
+from labkit import progress
+from labkit.config import Config, ConfigError, flag, seed_range
+from labkit.evaluate import evaluate
+from labkit.runs import Run, Store
+from labkit.train import fit
+
+
+def run(
+    config: Config,
+    *,
+    device: str = "auto",
+    retrain: bool = False,
+    log: str = "epoch",
+    store: Store | None = None,
+) -> Run:
+    """The run of `config`: read from the store, or trained on `device` and kept there.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        retrain: train even if the run is recorded; the new run takes the old one's place.
+        log: `epoch` for a line an epoch (in JupyterLab a live curve), `iteration` for the
+            original's line an iteration, `none` for silence.
+        store: where runs are kept; by default this user's.
+
+    Raises:
+        LabkitError: the device, the data or the store is not to be had.
+    """
+    store = store or Store()
+    where = datasets.find_device(device)
+    sha256 = datasets.checksum(config.dataset)
+    if not flag("retrain", retrain) and (found := store.find(config, sha256)):
+        progress.say(log, f"{config.describe()}: recorded {found.provenance['date'][:10]}")
+        return found
+    store.check_writable()
+    data = datasets.load(config.dataset)
+    check_last_batch(config, len(data.train))
+    trained = train_run(config, data.to(where), log)
+    store.save(trained)
+    return trained
+
+
+def run_all(
+    settings: Mapping[str, Config], *, seeds: int | Iterable[int] = 1, **options: Any
+) -> dict[str, list[Run]]:
+    """The runs of every setting with every seed: label → runs, in the order of the seeds.
+
+    `seeds` is how many (the seeds 0, 1, ...) or which. `options` are those of `run`.
+    """
+    chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
+    chosen = chosen or list(seed_range(seeds))
+    return {
+        label: [run(config.replace(seed=seed), **options) for seed in chosen]
+        for label, config in settings.items()
+    }
+
+
+def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
+    """Train and evaluate `config` on `data`, on the device where the data lies; keeps nothing."""
+    start = time.perf_counter()
+    device = data.train.labels.device
+    iterations = -(-len(data.train) // config.batch_size)
+    losses = torch.zeros(config.epochs, iterations, device=device)
+    history = []
+    # Deterministic kernels make one seed give one result on a GPU too.
+    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        model = models.build(config).to(device)
+        steps = progress.track(fit(model, data, config), config, iterations, log)
+        epoch_start = time.perf_counter()
+        for epoch, iteration, loss in steps:
+            losses[epoch, iteration] = loss
+            if iteration == iterations - 1:
+                mean = losses[epoch].double().mean().item()  # waits for the device
+                seconds = time.perf_counter() - epoch_start
+                accuracy = {"train": np.nan, "test": np.nan}
+                if config.epoch_accuracy or epoch == config.epochs - 1:
+                    found = {split: predict(model, data, split, config) for split in accuracy}
+                    accuracy = {
+                        s: float((p.labels == p.predicted).mean()) for s, p in found.items()
+                    }
+                history.append(
+                    {
+                        "epoch": epoch,
+                        "loss": mean,
+                        "train_accuracy": accuracy["train"],
+                        "test_accuracy": accuracy["test"],
+                        "seconds": seconds,
+                    }
+                )
+                epoch_start = time.perf_counter()
+    return Run(
+        config=config,
+        data_sha256=data.sha256,
+        iteration_loss=losses.cpu().numpy(),
+        history=pd.DataFrame(history),
+        confusion={split: predictions.confusion() for split, predictions in found.items()},
+        test_labels=found["test"].labels,
+        test_predicted=found["test"].predicted,
+        test_confidence=found["test"].confidence,
+        provenance=provenance(device, time.perf_counter() - start),
+    )
+
+
+def predict(model: torch.nn.Module, data: datasets.Data, split: str, config: Config):
+    """`evaluate` for the split "train" or "test" of `data`."""
+    return evaluate(model, data, getattr(data, split), config.normalization)
+
+
+def check_last_batch(config: Config, images: int) -> None:
+    """Refuse a batch of one image: batch normalisation has no variance over 1×1 maps.
+
+    Raises:
+        ConfigError: an epoch of `images` images would hold such a batch.
+    """
+    if images % config.batch_size == 1 or config.batch_size == 1:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}; it must not leave a batch of one image, which batch "
+            f"normalization cannot train on, but an epoch has {images} images."
+        )
+
+
+def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
+    """What ran, where and when; `seconds` is the whole run's, evaluation included."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    packages = ("labkit", "torch", "torchvision", "numpy")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in packages},
+        },
+        "seconds": round(seconds, 2),
+    }
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout, with "+" if files differ from it; "" outside a checkout."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        found = git("rev-parse", "--short=10", "HEAD")
+        return found + ("+" if found and git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

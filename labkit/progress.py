@@ -1,0 +1,98 @@
+"""How far a training is: a live curve in JupyterLab, plain lines anywhere else."""
+
+import io
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from labkit.config import Config, choice
+
+LOGS = ("epoch", "iteration", "none")
+REDRAW_SECONDS = 2.0
+
+
+def say(log: str, line: str) -> None:
+    """Print `line` at once, unless the log is "none"."""
+    if choice("log", log, LOGS) != "none":
+        print(line, flush=True)
+
+
+def track(
+    steps: Iterable[tuple[int, int, Any]], config: Config, iterations: int, log: str
+) -> Iterator[tuple[int, int, Any]]:
+    """Pass `steps` of `fit` through, and show how far they are.
+
+    The lines have the original's wording: `Train Epoch: 1 Loss: 0.065681` an epoch, and with the
+    log "iteration" `Train Epoch 1 Iter: 910 Loss: 0.078050` as well.
+    """
+    say(log, f"{config.describe()}: training")
+    live = LiveCurve(config, iterations) if log == "epoch" and in_jupyterlab() else None
+    start = time.perf_counter()
+    losses: list[Any] = []
+    for epoch, iteration, loss in steps:
+        yield epoch, iteration, loss
+        if log == "none":
+            continue
+        if iteration == 0:
+            losses.clear()
+        losses.append(loss)
+        if log == "iteration":
+            print(f"Train Epoch {epoch} Iter: {iteration} Loss: {float(loss):.6f}", flush=True)
+        done = epoch * iterations + iteration + 1
+        left = (time.perf_counter() - start) / done * (config.epochs * iterations - done)
+        if live:
+            live.add(loss, done, left)
+        if iteration == iterations - 1:
+            mean = sum(float(value) for value in losses) / len(losses)
+            if not live:
+                print(f"Train Epoch: {epoch} Loss: {mean:.6f}  ({duration(left)} left)", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, as 3:07."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def in_jupyterlab() -> bool:
+    """Whether someone watches: Jupyter's server names the notebook of the kernels it starts.
+
+    Papermill, nbval and nbconvert start kernels without a server, and get plain lines.
+    """
+    return "JPY_SESSION_NAME" in os.environ
+
+
+class LiveCurve:
+    """A loss curve in the notebook's output that is redrawn while the training goes on."""
+
+    def __init__(self, config: Config, iterations: int) -> None:
+        from IPython.display import display  # here: training in a terminal needs no notebook
+
+        self.config, self.iterations = config, iterations
+        self.losses: list[Any] = []
+        self.drawn = 0.0
+        self.handle = display({"text/plain": "training"}, raw=True, display_id=True)
+
+    def add(self, loss: Any, done: int, left: float) -> None:
+        """One more iteration; redraws at most every `REDRAW_SECONDS`, and at the end."""
+        self.losses.append(loss)
+        last = done == self.config.epochs * self.iterations
+        if last or time.perf_counter() - self.drawn > REDRAW_SECONDS:
+            self.handle.update(self.picture(done, left), raw=True)
+            self.drawn = time.perf_counter()
+
+    def picture(self, done: int, left: float) -> dict[str, Any]:
+        """The curve so far as a MIME bundle."""
+        from matplotlib.figure import Figure
+
+        self.losses = [float(loss) for loss in self.losses]
+        state = "done" if left == 0 else f"{duration(left)} left"
+        text = f"{self.config.describe()}: epoch {(done - 1) // self.iterations}, {state}"
+        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([i / self.iterations for i in range(done)], self.losses, lw=0.8)
+        axes.set(title=text, xlabel="epoch", ylabel="loss (nats)", yscale="log")
+        axes.set_xlim(0, self.config.epochs)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=100)
+        return {"image/png": buffer.getvalue(), "text/plain": text}
