@@ -14,7 +14,7 @@ __all__ = ["Config", "ConfigError", "LabkitError", "run", "run_all", "vary"]
 
 
 def __getattr__(name: str) -> Any:
-    # run and run_all bring torch along, which takes seconds to import; a reader of records needs none.
+    # These bring torch along, which takes seconds to import; a reader of records needs none.
     if name in ("run", "run_all"):
         return getattr(importlib.import_module("labkit.experiment"), name)
     raise AttributeError(f"module 'labkit' has no attribute {name!r}")

@@ -111,9 +111,7 @@ class Config:
     epochs: int = 10
     weight_decay: float = 0.0  # L2 penalty, added to the gradient
     init: str = "kaiming"  # of the convolutions; "default" is PyTorch's own
-    normalization: str = (
-        "mean-std"  # of pixels: by the training images' statistics, or only to 0..1
-    )
+    normalization: str = "mean-std"  # of pixels: to mean 0 and deviation 1, or only to 0..1
     max_pool: bool = True  # after the 7×7 stem
     seed: int = 0  # of the initial weights and of the order of the images
     epoch_accuracy: bool = True  # measure both splits after every epoch; a sixth more time on a CPU
@@ -145,13 +143,13 @@ class Config:
         return dataclasses.asdict(self)
 
     def digest(self, data_sha256: str) -> str:
-        """Twelve hexadecimal digits that stand for this config, `RECIPE` and the data's checksum."""
+        """Twelve hexadecimal digits for this config, `RECIPE` and the data's checksum."""
         whole_identity = {"config": self.to_dict(), "recipe": RECIPE, "data": data_sha256}
         text = json.dumps(whole_identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def describe(self) -> str:
-        """A line for people: the settings that the original varies, and whatever else is unusual."""
+        """A line for people: the settings that the original varies, and what else is unusual."""
         usual = Config()
         parts = [self.activation, f"lr {self.lr:g}", f"batch {self.batch_size}"]
         for name in ("optimizer", "weight_decay", "init", "normalization", "max_pool"):

@@ -18,7 +18,7 @@ from labkit import data as datasets
 from labkit import model as models
 from labkit import progress
 from labkit.config import Config, ConfigError, flag, seed_range
-from labkit.evaluate import evaluate
+from labkit.evaluate import Predictions, evaluate
 from labkit.runs import Run, Store
 from labkit.train import fit
 
@@ -76,6 +76,7 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
     """Train and evaluate `config` on `data`, on the device where the data lies; keeps nothing."""
     start = time.perf_counter()
     device = data.train.labels.device
+    origin = provenance(device)  # now: the files may change while it trains
     iterations = -(-len(data.train) // config.batch_size)
     losses = torch.zeros(config.epochs, iterations, device=device)
     history = []
@@ -114,11 +115,11 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
         test_labels=found["test"].labels,
         test_predicted=found["test"].predicted,
         test_confidence=found["test"].confidence,
-        provenance=provenance(device, time.perf_counter() - start),
+        provenance=origin | {"seconds": round(time.perf_counter() - start, 2)},
     )
 
 
-def predict(model: torch.nn.Module, data: datasets.Data, split: str, config: Config):
+def predict(model: torch.nn.Module, data: datasets.Data, split: str, config: Config) -> Predictions:
     """`evaluate` for the split "train" or "test" of `data`."""
     return evaluate(model, data, getattr(data, split), config.normalization)
 
@@ -131,13 +132,13 @@ def check_last_batch(config: Config, images: int) -> None:
     """
     if images % config.batch_size == 1 or config.batch_size == 1:
         raise ConfigError(
-            f"batch_size is {config.batch_size}; it must not leave a batch of one image, which batch "
-            f"normalization cannot train on, but an epoch has {images} images."
+            f"batch_size is {config.batch_size}; it must be one that leaves no batch of a single image "
+            f"out of {images}, since batch normalization cannot train on one."
         )
 
 
-def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
-    """What ran, where and when; `seconds` is the whole run's, evaluation included."""
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What runs, where and when."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     packages = ("labkit", "torch", "torchvision", "numpy")
     return {
@@ -150,7 +151,6 @@ def provenance(device: torch.device, seconds: float) -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in packages},
         },
-        "seconds": round(seconds, 2),
     }
 
 

@@ -20,7 +20,7 @@ ACTIVATION_MODULES: dict[str, Callable[[], nn.Module]] = {
 
 
 class BasicBlock(nn.Module):
-    """A residual block: two 3×3 convolutions, and a shortcut that is added before the activation."""
+    """A residual block: two 3×3 convolutions and a shortcut, added before the activation."""
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, activation: Callable[[], nn.Module]
