@@ -5,14 +5,20 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
 #: Raised by one whenever the same `Config` would train to other numbers than before.
 RECIPE = 1
 
-DATASETS = ("mnist-5k", "mnist", "fashion-mnist", "kmnist")
+#: The datasets by name, with how many images they have to train and to test on.
+DATASETS = {
+    "mnist-5k": (4_000, 1_000),
+    "mnist": (60_000, 10_000),
+    "fashion-mnist": (60_000, 10_000),
+    "kmnist": (60_000, 10_000),
+}
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu")
 OPTIMIZERS = ("adam", "sgd", "momentum")
 INITS = ("kaiming", "default")
@@ -33,7 +39,7 @@ class ConfigError(LabkitError, ValueError):
     """A setting that names no possible run."""
 
 
-def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """`value` if it is one of `allowed`, letter case and spaces aside; else a `ConfigError`."""
     text = str(value).strip().lower()
     if text in allowed:
@@ -82,7 +88,7 @@ def flag(name: str, value: Any) -> bool:
         raise ConfigError(f"{name} is {value!r}; it must be true or false.") from None
 
 
-def names(name: str, value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+def names(name: str, value: Any, allowed: Collection[str]) -> tuple[str, ...]:
     """Several of `allowed`, as a list or as text with commas or spaces between them."""
     parts = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(parts, Iterable) or not (parts := list(parts)):
@@ -133,6 +139,12 @@ class Config:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        images = DATASETS[self.dataset][0]
+        if images % self.batch_size == 1 or self.batch_size == 1:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}; it must leave no batch of a single image out of "
+                f"{images}, since batch normalization cannot train on one."
+            )
 
     def replace(self, **changes: Any) -> Self:
         """This config with some fields changed, validated like a new one."""

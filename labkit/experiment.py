@@ -27,7 +27,7 @@ def run(
     config: Config,
     *,
     device: str = "auto",
-    retrain: bool = False,
+    retrain: bool | str = False,
     log: str = "epoch",
     store: Store | None = None,
 ) -> Run:
@@ -35,7 +35,8 @@ def run(
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        retrain: train even if the run is recorded; the new run takes the old one's place.
+        retrain: train even if the run is recorded; the new run takes the old one's place. A date
+            and time (ISO 8601, UTC) means: if it was recorded before then.
         log: `epoch` for a line an epoch (in JupyterLab a live curve), `iteration` for the
             original's line an iteration, `none` for silence.
         store: where runs are kept; by default this user's.
@@ -46,12 +47,13 @@ def run(
     store = store or Store()
     where = datasets.find_device(device)
     sha256 = datasets.checksum(config.dataset)
-    if not flag("retrain", retrain) and (found := store.find(config, sha256)):
+    before = retrain_before(retrain)
+    found = store.find(config, sha256) if before != ALWAYS else None
+    if found and found.provenance["date"] >= before:
         progress.say(log, f"{config.describe()}: recorded {found.provenance['date'][:10]}")
         return found
     store.check_writable()
     data = datasets.load(config.dataset)
-    check_last_batch(config, len(data.train))
     trained = train_run(config, data.to(where), log)
     store.save(trained)
     return trained
@@ -72,6 +74,29 @@ def run_all(
     }
 
 
+ALWAYS = "9999"  # later than any date: every recorded run is trained again
+
+
+def retrain_before(retrain: bool | str) -> str:
+    """The date before which recorded runs are trained again, as ISO text that can be compared.
+
+    Raises:
+        ConfigError: neither true, false nor a date.
+    """
+    try:
+        if isinstance(retrain, str):
+            date = datetime.fromisoformat(retrain.strip())
+            return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC).isoformat()
+    except ValueError:
+        pass
+    try:
+        return ALWAYS if flag("retrain", retrain) else ""
+    except ConfigError:
+        raise ConfigError(
+            f"retrain is {retrain!r}; it must be true, false or a date as 2026-11-30T18:00."
+        ) from None
+
+
 def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
     """Train and evaluate `config` on `data`, on the device where the data lies; keeps nothing."""
     start = time.perf_counter()
@@ -81,14 +106,14 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
     losses = torch.zeros(config.epochs, iterations, device=device)
     history = []
     # Deterministic kernels make one seed give one result on a GPU too.
-    with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         model = models.build(config).to(device)
         steps = progress.track(fit(model, data, config), config, iterations, log)
         epoch_start = time.perf_counter()
         for epoch, iteration, loss in steps:
             losses[epoch, iteration] = loss
             if iteration == iterations - 1:
-                mean = losses[epoch].double().mean().item()  # waits for the device
+                mean = losses[epoch].cpu().double().mean().item()  # waits for the device
                 seconds = time.perf_counter() - epoch_start
                 accuracy = {"train": np.nan, "test": np.nan}
                 if config.epoch_accuracy or epoch == config.epochs - 1:
@@ -122,19 +147,6 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
 def predict(model: torch.nn.Module, data: datasets.Data, split: str, config: Config) -> Predictions:
     """`evaluate` for the split "train" or "test" of `data`."""
     return evaluate(model, data, getattr(data, split), config.normalization)
-
-
-def check_last_batch(config: Config, images: int) -> None:
-    """Refuse a batch of one image: batch normalisation has no variance over 1×1 maps.
-
-    Raises:
-        ConfigError: an epoch of `images` images would hold such a batch.
-    """
-    if images % config.batch_size == 1 or config.batch_size == 1:
-        raise ConfigError(
-            f"batch_size is {config.batch_size}; it must be one that leaves no batch of a single image "
-            f"out of {images}, since batch normalization cannot train on one."
-        )
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

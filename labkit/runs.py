@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,24 @@ class Run:
         return float(np.trace(counts) / counts.sum())
 
 
+Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one a seed
+
+
+def total_confusion(group: Sequence[Run], split: str) -> np.ndarray:
+    """Confusion counts `[10, 10]` summed over runs of one setting."""
+    return np.sum([run.confusion[split] for run in group], axis=0)
+
+
+def class_noun(run: Run) -> str:
+    """What a class of the run's images is called."""
+    return "digit" if run.config.dataset in ("mnist", "mnist-5k") else "class"
+
+
+def off_diagonal(counts: np.ndarray) -> np.ndarray:
+    """The mistakes of confusion counts: the same counts with zeros on the diagonal."""
+    return counts - np.diag(np.diag(counts))
+
+
 class Store:
     """A folder of finished runs; two files a run.
 
@@ -76,9 +95,8 @@ class Store:
     """
 
     def __init__(self, folder: Path | None = None, shipped: Path | None = SHIPPED) -> None:
-        setting = os.environ.get("LABKIT_RUNS")
-        default = Path(setting) if setting else platformdirs.user_data_path("labkit") / "runs"
-        self.folder = Path(folder or default).expanduser()
+        default = platformdirs.user_data_path("labkit") / "runs"
+        self.folder = Path(folder or os.environ.get("LABKIT_RUNS") or default).expanduser()
         self.places = [self.folder, shipped] if shipped else [self.folder]
 
     def find(self, config: Config, data_sha256: str) -> Run | None:
@@ -87,10 +105,17 @@ class Store:
         Raises:
             StoreError: its record is damaged.
         """
+        return self.get(config.digest(data_sha256))
+
+    def get(self, digest: str) -> Run | None:
+        """The run that is kept under this name; None if there is none.
+
+        Raises:
+            StoreError: its record is damaged.
+        """
         for place in self.places:
-            path = place / f"{config.digest(data_sha256)}.json"
-            if path.is_file():
-                return load(path)
+            if (place / f"{digest}.json").is_file():
+                return load(place / f"{digest}.json")
         return None
 
     def save(self, run: Run) -> Path:

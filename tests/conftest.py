@@ -1,0 +1,79 @@
+"""What the tests share: a store of their own, a small dataset, and runs made up by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from labkit import data
+from labkit.config import Config
+from labkit.data import Data, Split
+from labkit.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """No test reads or writes the user's runs."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("LABKIT_SMOKE", raising=False)
+    yield tmp_path / "runs"
+    data.load.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def small() -> Data:
+    """120 training and 50 test images of mnist-5k: an epoch of 64 has a short last batch of 56."""
+    whole = data.load("mnist-5k")
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))[:120]
+    train = Split(whole.train.images[order], whole.train.labels[order])
+    test = Split(whole.test.images[::20], whole.test.labels[::20])
+    return Data("mnist-5k", train, test, whole.mean, whole.std, "small")
+
+
+def made_up_run(
+    *,
+    losses: tuple[float, ...] = (1.0, 0.5),
+    wrong: dict[tuple[int, int], int] | None = None,
+    images: int = 100,
+    **settings: object,
+) -> Run:
+    """A run with the given epoch losses, in which `wrong[true, predicted]` answers of each split
+    are wrong and all others of the `images` images of each digit are right."""
+    labels = np.repeat(np.arange(10, dtype=np.uint8), images)
+    predicted = labels.copy()
+    for (true, answer), times in (wrong or {}).items():
+        free = np.flatnonzero((labels == true) & (predicted == true))
+        predicted[free[:times]] = answer
+    counts = np.zeros((10, 10), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)
+    share = float((labels == predicted).mean())
+    config = Config(epochs=len(losses), **settings)
+    return Run(
+        config=config,
+        data_sha256="made up",
+        iteration_loss=np.repeat(np.float32(losses)[:, None], 4, axis=1),
+        history=pd.DataFrame(
+            {
+                "epoch": range(len(losses)),
+                "loss": losses,
+                "train_accuracy": share,
+                "test_accuracy": share,
+                "seconds": 2.0,
+            }
+        ),
+        confusion={"train": counts, "test": counts},
+        test_labels=labels,
+        test_predicted=predicted,
+        test_confidence=np.linspace(0.5, 1, len(labels), dtype=np.float32),
+        provenance={
+            "date": "2026-01-02T03:04:05+00:00",
+            "commit": "abc",
+            "device": "cpu (x86_64)",
+            "threads": 2,
+            "seconds": 4.0,
+            "versions": {"torch": "2.15.0"},
+        },
+    )

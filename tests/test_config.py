@@ -1,0 +1,116 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.config import Config, ConfigError, names, vary
+
+
+@pytest.mark.parametrize(
+    ("field", "given_value", "meant"),
+    [
+        ("batch_size", "1e3", 1000),  # papermill and YAML hand over numbers as text
+        ("batch_size", 1000.0, 1000),
+        ("epochs", " 3 ", 3),
+        ("lr", "1e-3", 0.001),
+        ("lr", 1, 1.0),
+        ("max_pool", "false", False),
+        ("activation", "ReLU", "relu"),
+    ],
+)
+def test_values_that_are_plain_are_read_as_meant(field, given_value, meant):
+    value = getattr(Config(**{field: given_value}), field)
+    assert value == meant
+    assert type(value) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("activation", "rleu", "relu"),
+        ("optimizer", "adamw", "'adam'"),
+        ("dataset", "mnist5k", "'mnist-5k'"),
+        ("lr", 0, "above 0"),
+        ("lr", -0.1, "above 0"),
+        ("lr", float("nan"), "above 0"),
+        ("lr", float("inf"), "above 0"),
+        ("lr", "fast", "above 0"),
+        ("lr", True, "above 0"),
+        ("lr", None, "above 0"),
+        ("batch_size", 0, "whole number of 1 or more"),
+        ("batch_size", 2.5, "whole number"),
+        ("batch_size", "many", "whole number"),
+        ("batch_size", True, "whole number"),
+        ("batch_size", float("inf"), "whole number"),
+        ("epochs", -1, "whole number of 1 or more"),
+        ("epochs", None, "whole number"),
+        ("weight_decay", -1, "0 or more"),
+        ("seed", -1, "0 or more"),
+        ("seed", 2**70, "whole number"),
+        ("max_pool", "perhaps", "true or false"),
+    ],
+)
+def test_a_bad_value_gets_a_sentence_with_field_value_and_rule(field, value, said):
+    with pytest.raises(ConfigError) as caught:
+        Config(**{field: value})
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{field} is {value!r}; it must be ")
+    assert said in sentence
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 3999])
+def test_a_batch_of_one_image_is_refused(batch_size):
+    with pytest.raises(ConfigError, match="single image out of 4000"):
+        Config(batch_size=batch_size)
+
+
+@given(st.sampled_from([f.name for f in dataclasses.fields(Config)]), st.data())
+def test_anything_is_a_config_that_round_trips_or_a_sentence(field, data):
+    anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+    try:
+        config = Config(**{field: data.draw(anything)})
+    except ConfigError as error:
+        assert str(error).startswith(f"{field} is ")
+    else:
+        assert Config(**config.to_dict()) == config
+
+
+def test_every_field_is_part_of_the_identity():
+    base = Config()
+    other = {
+        "dataset": "mnist",
+        "activation": "tanh",
+        "optimizer": "sgd",
+        "lr": 0.02,
+        "batch_size": 65,
+        "epochs": 11,
+        "weight_decay": 0.1,
+        "init": "default",
+        "normalization": "0-1",
+        "max_pool": False,
+        "seed": 1,
+        "epoch_accuracy": False,
+    }
+    assert set(other) == set(base.to_dict())
+    digests = {base.replace(**{name: value}).digest("x") for name, value in other.items()}
+    assert len(digests | {base.digest("x"), base.digest("y")}) == len(other) + 2
+
+
+def test_vary_labels_settings_and_refuses_repetition():
+    settings = vary(Config(), batch_size=[64, "1e3"])
+    assert {label: c.batch_size for label, c in settings.items()} == {
+        "batch size 64": 64,
+        "batch size 1000": 1000,
+    }
+    with pytest.raises(ConfigError, match="settings to compare must differ"):
+        vary(Config(), lr=[0.01, "0.01"])
+    with pytest.raises(ConfigError, match="Did you mean 'lr'"):
+        vary(Config(), l_r=[1])
+
+
+def test_names_come_as_a_list_or_as_text():
+    assert names("x", "a, b c", "abc") == names("x", ["a", "b", "c"], "abc") == ("a", "b", "c")
+    for bad in ("", [], 3, "a d"):
+        with pytest.raises(ConfigError):
+            names("x", bad, "abc")

@@ -1,0 +1,62 @@
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from labkit.config import Config, ConfigError
+from labkit.progress import duration, track
+
+STEPS = [(0, 0, torch.tensor(0.5)), (0, 1, torch.tensor(0.25))]
+
+
+def lines(capsys, log):
+    passed = list(track(iter(STEPS), Config(epochs=1), 2, log))
+    assert passed == STEPS
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_line_an_epoch_in_the_originals_wording(capsys, monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert lines(capsys, "epoch") == [
+        "relu, lr 0.01, batch 64, seed 0: training",
+        "Train Epoch: 0 Loss: 0.375000  (0:00 left)",
+    ]
+
+
+def test_a_line_an_iteration_in_the_originals_wording(capsys):
+    assert lines(capsys, "iteration")[1:3] == [
+        "Train Epoch 0 Iter: 0 Loss: 0.500000",
+        "Train Epoch 0 Iter: 1 Loss: 0.250000",
+    ]
+
+
+def test_silence_and_an_unknown_log(capsys):
+    assert lines(capsys, "none") == []
+    with pytest.raises(ConfigError, match="log is 'verbose'"):
+        lines(capsys, "verbose")
+
+
+def test_duration():
+    assert duration(187.6) == "3:07"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_jupyterlab_gets_a_live_curve_and_others_plain_lines(watched, monkeypatch):
+    if watched:
+        monkeypatch.setenv("JPY_SESSION_NAME", "03_lr.ipynb")
+    else:
+        monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    source = (
+        "import torch\nfrom labkit.config import Config\nfrom labkit.progress import track\n"
+        "for _ in track([(0, 0, torch.tensor(0.5)), (0, 1, torch.tensor(0.2))], "
+        "Config(epochs=1), 2, 'epoch'): pass"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    outputs = notebook.cells[0].outputs
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    text = "".join(o.get("text", "") for o in outputs)
+    assert len(pictures) == watched
+    assert ("Train Epoch: 0 Loss" in text) != watched
+    if watched:
+        assert pictures[0].data["text/plain"].endswith("epoch 0, done")

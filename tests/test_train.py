@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from sklearn.metrics import accuracy_score, confusion_matrix
+from torch import nn
+
+from labkit import model as models
+from labkit.config import Config
+from labkit.evaluate import evaluate
+from labkit.experiment import train_run
+from labkit.train import fit, make_optimizer
+
+
+def documented_loop(config, small):
+    """The same training as PyTorch's tutorials write it: torchvision's model, a DataLoader,
+    an optimizer without fusion."""
+    model = torchvision.models.resnet18(num_classes=10)
+    model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    model.load_state_dict(models.build(config).state_dict())
+    images = (small.train.images.unsqueeze(1) / 255 - small.mean) / small.std
+    dataset = torch.utils.data.TensorDataset(images, small.train.labels)
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": False}
+    optimizer = {
+        "adam": lambda: torch.optim.Adam(model.parameters(), **options),
+        "sgd": lambda: torch.optim.SGD(model.parameters(), **options),
+        "momentum": lambda: torch.optim.SGD(model.parameters(), momentum=0.9, **options),
+    }[config.optimizer]()
+    generator = torch.Generator().manual_seed(config.seed)
+    model.train()
+    for _ in range(config.epochs):
+        order = torch.randperm(len(dataset), generator=generator).tolist()
+        for x, y in torch.utils.data.DataLoader(dataset, config.batch_size, sampler=order):
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+def test_losses_are_those_of_the_documented_loop(small, optimizer):
+    config = Config(optimizer=optimizer, lr=0.001, weight_decay=1e-3, epochs=2, seed=5)
+    steps = list(fit(models.build(config), small, config))
+    assert [(epoch, i) for epoch, i, _ in steps] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    ours = [loss.item() for *_, loss in steps]
+    theirs = list(documented_loop(config, small))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
+    assert ours == pytest.approx(theirs, rel=1e-3)  # rounding grows from step to step
+
+
+def test_optimizers_are_the_named_ones():
+    model = nn.Linear(2, 2)
+    kinds = {name: make_optimizer(model, Config(optimizer=name)) for name in ("adam", "momentum")}
+    assert isinstance(kinds["adam"], torch.optim.Adam)
+    assert kinds["adam"].defaults["lr"] == 0.01
+    assert kinds["momentum"].defaults["momentum"] == 0.9
+
+
+def test_one_seed_gives_one_result_to_the_bit(small):
+    first, again = (train_run(Config(epochs=2, seed=7), small) for _ in range(2))
+    other = train_run(Config(epochs=2, seed=8), small)
+    assert first.iteration_loss.tobytes() == again.iteration_loss.tobytes()
+    assert first.test_confidence.tobytes() == again.test_confidence.tobytes()
+    assert first.iteration_loss.tobytes() != other.iteration_loss.tobytes()
+
+
+def test_the_record_of_a_run_adds_up(small):
+    run = train_run(Config(epochs=2), small)
+    assert run.iteration_loss.shape == (2, 2)  # 120 images: 64 and the 56 that are left
+    assert list(run.history["epoch"]) == [0, 1]
+    assert np.allclose(run.history["loss"], run.iteration_loss.astype(np.float64).mean(1))
+    assert run.confusion["train"].sum() == 120 and run.confusion["test"].sum() == 50
+    last = run.history.iloc[-1]
+    assert last["test_accuracy"] == pytest.approx(run.accuracy("test"))
+    assert last["train_accuracy"] == pytest.approx(run.accuracy("train"))
+    assert run.accuracy("test") == accuracy_score(run.test_labels, run.test_predicted)
+
+
+def test_accuracy_each_epoch_changes_no_number_and_can_be_left_out(small):
+    with_it = train_run(Config(epochs=2), small)
+    without = train_run(Config(epochs=2, epoch_accuracy=False), small)
+    assert with_it.iteration_loss.tobytes() == without.iteration_loss.tobytes()
+    assert np.array_equal(with_it.test_predicted, without.test_predicted)
+    assert np.isnan(without.history["test_accuracy"].iloc[0])
+    assert without.history["test_accuracy"].iloc[1] == with_it.history["test_accuracy"].iloc[1]
+
+
+def test_evaluate_counts_like_scikit_learn(small):
+    model = models.build(Config())
+    for _ in fit(model, small, Config(epochs=1)):
+        pass
+    answers = evaluate(model, small, small.train, "mean-std", batch_size=50)
+    logits = model(small.prepare(small.train.images, "mean-std"))
+    share, predicted = logits.softmax(1).max(1)
+    assert answers.predicted.tolist() == predicted.tolist()
+    assert np.allclose(answers.confidence, share.detach(), atol=1e-5)
+    assert answers.labels.tolist() == small.train.labels.tolist()
+    expected = confusion_matrix(small.train.labels, predicted, labels=range(10))
+    assert np.array_equal(answers.confusion(), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_the_gpu_sees_the_same_batches_and_repeats_itself(small):
+    config = Config(epochs=1)
+    on_gpu = small.to(torch.device("cuda"))
+    cpu, first, again = (train_run(config, d) for d in (small, on_gpu, on_gpu))
+    assert first.iteration_loss[0, 0] == pytest.approx(cpu.iteration_loss[0, 0], rel=1e-3)
+    assert first.iteration_loss.tobytes() == again.iteration_loss.tobytes()
