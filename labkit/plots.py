@@ -1,0 +1,344 @@
+"""Figures from runs. Each function returns a `Figure` that carries its own alt text."""
+
+import base64
+import io
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from labkit import published
+from labkit.runs import Run, Runs, class_noun, off_diagonal, total_confusion
+
+# Colour-blind safe (Okabe and Ito's palette as seaborn has it); settings differ in marker and
+# line style as well, so that a grey print can be read.
+COLORS = sns.color_palette("colorblind")
+MARKERS = "osD^vP*"
+LINES = ("-", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+INK = "#222222"
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure with alt text, for readers who cannot see it and for exported pages."""
+
+    alt: str = ""
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, dpi=160, format="png")
+        width, height = self.get_size_inches() * 100
+        image = base64.b64encode(buffer.getvalue()).decode()
+        shape = {"alt": self.alt, "width": round(width), "height": round(height)}
+        return {"image/png": image, "text/plain": self.alt}, {"image/png": shape}
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _tidy(axes: Axes, **labels: Any) -> None:
+    axes.set(**labels)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, which="major", color="#e4e4e4", lw=0.7)
+    axes.set_axisbelow(True)
+
+
+def _plain_log(axes: Axes) -> None:
+    """A log axis with plain numbers on it (0.05, not 5 × 10⁻²)."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def smooth(losses: np.ndarray, window: int) -> np.ndarray:
+    """Centred running mean of `losses` `[n]`; the window shrinks at both ends."""
+    return pd.Series(losses).rolling(window, center=True, min_periods=1).mean().to_numpy()
+
+
+def loss_by_iteration(runs: Runs) -> Figure:
+    """Loss of every batch: raw (thin) and as a running mean over a quarter of an epoch (thick).
+
+    Drawn for the first seed of each setting, against epochs, so that batch sizes can be compared.
+    """
+    figure = _figure(8, 3.6)
+    axes = figure.add_subplot()
+    said = []
+    for index, (label, group) in enumerate(runs.items()):
+        losses = group[0].iteration_loss
+        updates = losses.shape[1]
+        place = (np.arange(losses.size) + 1) / updates
+        mean = smooth(losses.ravel(), max(3, updates // 4))
+        color = COLORS[index % len(COLORS)]
+        axes.plot(place, losses.ravel(), color=color, lw=0.7, alpha=0.4)
+        line = LINES[index % len(LINES)]
+        axes.plot(place, mean, color=color, lw=1.8, ls=line, label=f"{label} ({updates} an epoch)")
+        said.append(f"{label} goes from {mean[0]:.3g} to {mean[-1]:.3g}")
+    _plain_log(axes)
+    seed = next(iter(runs.values()))[0].config.seed
+    _tidy(axes, xlabel="epochs done", ylabel="loss of a batch (nats)", xlim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(f"Training loss by batch, seed {seed}: raw and running mean", loc="left")
+    axes.legend(title="setting (updates)", frameon=False)
+    figure.alt = (
+        "Line chart of the training loss of every batch on a log axis, raw and smoothed. The "
+        f"running mean of {'; '.join(said)} nats."
+    )
+    return figure
+
+
+def loss_by_epoch(runs: Runs) -> Figure:
+    """Mean training loss by epoch: solid here, dashed the original; a band spans several seeds."""
+    figure = _figure(8, 3.8)
+    axes = figure.add_subplot()
+    said = []
+    for index, (label, group) in enumerate(runs.items()):
+        losses = np.array([run.history["loss"] for run in group])
+        numbers = np.arange(losses.shape[1])
+        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+        axes.plot(numbers, losses.mean(0), color=color, marker=marker, lw=1.8, ms=6, label=label)
+        if len(group) > 1:
+            axes.fill_between(numbers, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
+        said.append(f"{label} ends at {losses.mean(0)[-1]:.3g}")
+        if section := published.section_of(group[0].config):
+            axes.plot(
+                np.arange(len(section.epoch_loss)),
+                section.epoch_loss,
+                color=color,
+                marker=marker,
+                mfc="white",
+                ls=(0, (4, 2)),
+                lw=1.1,
+                ms=5,
+                label=f"{label}, original (full MNIST)",
+            )
+            said.append(f"the original of it at {section.epoch_loss[-1]:.3g}")
+    _plain_log(axes)
+    _tidy(axes, xlabel="epoch", ylabel="mean loss of the epoch (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("Training loss by epoch", loc="left")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.alt = (
+        "Line chart of the mean training loss by epoch on a log axis, the original's values "
+        f"dashed: {'; '.join(said)} nats."
+    )
+    return figure
+
+
+def accuracy_by_epoch(runs: Runs) -> Figure:
+    """Error (100 % - accuracy) on both splits after each epoch, log axis; mean over the seeds."""
+    figure = _figure(8, 3.6)
+    axes = figure.add_subplot()
+    said = []
+    for index, (label, group) in enumerate(runs.items()):
+        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+        for split, line, fill in (("train", (0, (4, 2)), "white"), ("test", "-", color)):
+            accuracy = np.mean([run.history[f"{split}_accuracy"] for run in group], axis=0)
+            kind = "training images" if split == "train" else "test images"
+            axes.plot(
+                100 * (1 - accuracy),
+                color=color,
+                marker=marker,
+                mfc=fill,
+                ls=line,
+                lw=1.6,
+                label=f"{label}, {kind}",
+            )
+            said.append(f"{label} ends at {100 * (1 - accuracy[-1]):.2f} % on the {kind}")
+    _plain_log(axes)
+    _tidy(axes, xlabel="after epoch", ylabel="wrong answers (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("Error on both splits by epoch", loc="left")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.alt = (
+        "Line chart of the share of wrong answers after each epoch on a log axis: "
+        f"{'; '.join(said)}."
+    )
+    return figure
+
+
+def confusion(runs: Runs, split: str = "test") -> Figure:
+    """Confusion counts as heatmaps, one a setting, summed over its seeds.
+
+    Only mistakes are coloured (log scale): beside the diagonal they would all look empty. The
+    diagonal holds the accuracy of the class in percent. Zeros are left blank.
+    """
+    kind = "test" if split == "test" else "training"
+    noun = class_noun(next(iter(runs.values()))[0])
+    totals = {label: total_confusion(group, split) for label, group in runs.items()}
+    worst = max(int(off_diagonal(counts).max()) for counts in totals.values())
+    rows, columns = -(-len(runs) // 2), min(len(runs), 2)
+    figure = _figure(5.4 * columns, 5.2 * rows)
+    said = []
+    for index, (label, counts) in enumerate(totals.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        wrong = off_diagonal(counts)
+        sns.heatmap(
+            np.where(wrong > 0, wrong, np.nan),
+            annot=np.where(wrong > 0, wrong.astype(str), ""),
+            fmt="",
+            cmap="YlOrBr",
+            norm=LogNorm(1, max(worst, 2) * 1.5),
+            cbar=False,
+            square=True,
+            linewidths=0.6,
+            linecolor="#dddddd",
+            annot_kws={"size": 10},
+            ax=axes,
+        )
+        for place, share in enumerate(100 * np.diag(counts) / counts.sum(1)):
+            axes.add_patch(Rectangle((place, place), 1, 1, fc="#eeeeee", ec="#dddddd", lw=0.6))
+            shown = "100" if share == 100 else f"{share:.1f}"
+            middle = (place + 0.5, place + 0.5)
+            axes.annotate(shown, middle, ha="center", va="center", size=8.5, color=INK)
+        title = f"{label}: {wrong.sum():,} of {counts.sum():,} {kind} answers wrong"
+        axes.set_title(title, loc="left", size=11)
+        axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
+        axes.tick_params(length=0, rotation=0)
+        true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+        most = f"most often {true} taken for {predicted} ({wrong.max()})" if wrong.any() else "none"
+        said.append(f"{label}: {wrong.sum()} of {counts.sum()} wrong, {most}")
+    note = f"coloured: number of mistakes; grey diagonal: accuracy of the {noun} in %"
+    figure.supxlabel(note, size=9, color=INK)
+    figure.alt = f"Confusion heatmap of the {kind} images. {'; '.join(said)}."
+    return figure
+
+
+def mistakes(run: Run, images: np.ndarray, most: int = 12) -> Figure:
+    """The mistakes that the network was surest of, with what it saw.
+
+    Args:
+        images: the test images of the run's dataset in their order, uint8 `[n, 28, 28]`.
+
+    Raises:
+        ValueError: the images are not as many as the run's test answers.
+    """
+    if len(images) != len(run.test_labels):
+        raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
+    wrong = np.flatnonzero(run.test_labels != run.test_predicted)
+    chosen = wrong[np.argsort(-run.test_confidence[wrong], kind="stable")][:most]
+    rows = max(1, -(-len(chosen) // 6))
+    figure = _figure(8, 0.5 + 1.75 * rows)
+    figure.suptitle(
+        f"The {len(chosen)} surest of {len(wrong)} mistakes (seed {run.config.seed})", size=11
+    )
+    for place, index in enumerate(chosen):
+        axes = figure.add_subplot(rows, 6, place + 1)
+        axes.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("#bbbbbb")
+        axes.set_title(f"{run.test_labels[index]} taken for {run.test_predicted[index]}", size=9.5)
+        axes.set_xlabel(f"sure to {100 * run.test_confidence[index]:.1f} %\nimage {index}", size=8)
+    pairs = [f"{run.test_labels[i]} taken for {run.test_predicted[i]}" for i in chosen]
+    figure.alt = (
+        f"Gallery of the {len(chosen)} test images that the network got wrong with the highest "
+        f"confidence: {', '.join(pairs)}."
+    )
+    return figure
+
+
+def architecture(layers: pd.DataFrame) -> Figure:
+    """The network as `model.layer_table` found it: groups, blocks, and shortcuts around them."""
+    rows = layers.set_index("name")
+    groups = list(dict.fromkeys(n.split(".")[0] for n in rows.index if n.startswith("layer")))
+    fills = sns.light_palette(COLORS[0], 2 * len(groups) + 3)[1:]  # light enough for dark text
+    pitch, height, width, top = 2.35, 2.2, 1.45, 4.7  # of a column, a block, a box; the upper edge
+    figure = _figure(10.5, 5.0)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+
+    def size(name: str) -> str:
+        return "×".join(map(str, rows.output_shape[name]))
+
+    def box(x: float, y: float, text: str, fill: Any, tall: float = 0.55) -> None:
+        shape = FancyBboxPatch((x, y - tall / 2), width, tall, boxstyle="round,pad=0.02")
+        axes.add_patch(shape)
+        shape.set(fc=fill, ec=INK, lw=0.8)
+        axes.text(x + width / 2, y, text, ha="center", va="center", size=8, color=INK)
+
+    def conv(name: str) -> str:
+        row = rows.loc[name]
+        stride = f"\nstride {row.stride}" if row.stride > 1 else ""
+        return f"conv {row.kernel}×{row.kernel}, {row.output_shape[0]}{stride}"
+
+    def line(*points: tuple[float, float], **style: Any) -> None:
+        axes.plot(*zip(*points[:-1], strict=True), color=INK, **style)
+        end = FancyArrowPatch(*points[-2:], arrowstyle="-|>", mutation_scale=9, shrinkA=0)
+        end.set(color=INK, **style)
+        axes.add_patch(end)
+
+    def head(x: float, name: str, shape: str) -> None:
+        axes.text(x + width / 2, top + 0.5, name, ha="center", weight="bold", size=10)
+        axes.text(x + width / 2, top + 0.2, shape, ha="center", size=8.5, color=INK)
+
+    pooled = rows.kind.get("maxpool") == "MaxPool2d"
+    stem = conv("conv1") + (f"\n{size('conv1')}\nmax-pool" if pooled else "")
+    box(0, top - 0.75, stem, fills[0], 1.2)
+    head(0, "conv1", size("maxpool" if pooled else "conv1"))
+    axes.plot(
+        [width, pitch - 0.35, pitch - 0.35, pitch], [top - 0.75] * 2 + [top] * 2, color=INK, lw=1
+    )
+    for column, group in enumerate(groups, start=1):
+        x, middle = column * pitch, column * pitch + width / 2
+        blocks = list(
+            dict.fromkeys(n.split(".")[1] for n in rows.index if n.startswith(f"{group}."))
+        )
+        head(x, group, size(f"{group}.{blocks[-1]}.conv2"))
+        axes.plot([x, middle], [top, top], color=INK, lw=1)
+        for number, block in enumerate(blocks):
+            y, side, prefix = top - number * height, x + width + 0.2, f"{group}.{block}"
+            line((middle, y), (middle, y - 0.22), lw=1)
+            box(x, y - 0.5, conv(f"{prefix}.conv1"), fills[column])
+            line((middle, y - 0.78), (middle, y - 0.97), lw=1)
+            box(x, y - 1.25, conv(f"{prefix}.conv2"), fills[column])
+            line((middle, y - 1.53), (middle, y - 1.72), lw=1)
+            axes.text(middle, y - 1.86, "+", ha="center", va="center", size=10)
+            axes.plot(middle, y - 1.85, "o", ms=13, mfc="none", mec=INK, mew=0.8)
+            projected = f"{prefix}.downsample.0" in rows.index
+            style = {"lw": 1.8} if projected else {"lw": 1, "ls": "--"}
+            line((middle, y), (side, y), (side, y - 1.85), (middle + 0.13, y - 1.85), **style)
+            if projected:
+                axes.text(
+                    side,
+                    y - 0.9,
+                    f"1×1\n/{rows.stride[f'{prefix}.downsample.0']}",
+                    size=7.5,
+                    ha="center",
+                    va="center",
+                    bbox={"fc": "white", "ec": INK, "lw": 0.8, "pad": 1.8},
+                )
+            if number + 1 < len(blocks):
+                axes.plot([middle, middle], [y - 1.98, y - height], color=INK, lw=1)
+        end, riser = top - (len(blocks) - 1) * height - 1.98, x + pitch - 0.35
+        if column < len(groups):
+            across = [middle, middle, riser, riser, x + pitch]
+            axes.plot(across, [end, end - 0.2, end - 0.2, top, top], color=INK, lw=1)
+    x = (len(groups) + 1) * pitch
+    line(
+        (middle, end), (middle, end - 0.2), (x + width / 2, end - 0.2), (x + width / 2, 0.68), lw=1
+    )
+    box(x, 1.1, f"average pool\n{size('avgpool')}\nlinear", fills[0], 0.8)
+    head(x, "output", f"{rows.output_shape['fc'][0]} classes")
+    axes.set_xlim(-0.1, x + width + 0.1)
+    axes.set_ylim(end - 0.3, top + 0.8)
+    axes.set_title(
+        "Side paths are the shortcuts: dashed the input itself, "
+        "bold through downsample (1×1) to fit the new shape",
+        size=9,
+        loc="left",
+    )
+    down = [n.split(".downsample")[0] for n in rows.index if n.endswith("downsample.0")]
+    figure.alt = (
+        f"Diagram of the network: the stem conv1 and the groups {', '.join(groups)} of residual "
+        f"blocks with two 3×3 convolutions each, then average pooling and a linear layer. Every "
+        f"block has a shortcut; those of {', '.join(down)} pass a 1×1 convolution with stride."
+    )
+    return figure

@@ -1,0 +1,241 @@
+"""Tables, figures and sentences: what they say, checked against runs made up by hand."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import made_up_run
+
+from labkit import conclusions, plots, published, stats, tables
+from labkit.config import Config
+from labkit.model import build, layer_table
+
+PAIR = {
+    "lr 0.01": [made_up_run(losses=(1.0, 0.5), wrong={(2, 7): 3, (7, 2): 1})],
+    "lr 0.1": [made_up_run(losses=(2.0, 0.4), wrong={(8, 3): 50}, lr=0.1)],
+}
+SEEDS = {
+    "lr 0.01": [
+        made_up_run(losses=(1.0, loss), wrong={(1, 2): wrong}, seed=seed)
+        for seed, (loss, wrong) in enumerate([(0.5, 2), (0.6, 3), (0.7, 4)])
+    ],
+    "lr 0.1": [
+        made_up_run(losses=(1.0, loss), wrong={(1, 2): wrong}, seed=seed, lr=0.1)
+        for seed, (loss, wrong) in enumerate([(1.5, 12), (1.65, 13), (1.7, 15)])
+    ],
+}
+
+
+def flat(text: object) -> str:
+    return str(text).replace("\u00a0", " ")
+
+
+def test_epochs_stand_beside_the_originals():
+    frame = tables.epochs(PAIR).frame
+    assert frame["lr 0.1", "here"].dropna().tolist() == [2.0, 0.4]
+    assert tuple(frame["lr 0.1", "original"]) == published.SECTIONS[3].epoch_loss
+    assert frame.index.tolist() == list(range(10))
+    several = tables.epochs(SEEDS).frame
+    assert several["lr 0.01", "here"][1] == pytest.approx(0.6)
+
+
+def test_per_class_has_counts_intervals_and_the_originals_table():
+    frame = tables.per_class(PAIR, "test").frame
+    assert frame.loc["8", ("lr 0.1", "accuracy %")] == 50
+    low, high = stats.wilson(97, 100)
+    row = frame.loc["2", "lr 0.01"]
+    assert (row["low"], row["high"]) == pytest.approx((100 * low, 100 * high))
+    assert frame.loc["total", ("lr 0.01", "accuracy %")] == pytest.approx(99.6)
+    assert frame.loc["total", ("", "images")] == 1000
+    assert frame.loc["8", ("lr 0.01", "original %")] == 99.90
+    assert frame.loc["total", ("lr 0.01", "original %")] == pytest.approx(99.05)
+    several = tables.per_class(SEEDS, "test")
+    row = several.frame.loc["1", "lr 0.01"]
+    assert (row["accuracy %"], row["low"], row["high"]) == (97, 96, 98)
+    assert "lowest and highest seed" in several.caption
+
+
+def test_summary_work_and_mistakes_by_hand():
+    row = tables.summary(PAIR).frame.loc["lr 0.1"]
+    assert row["here", "test %"] == 95 and row["here", "last loss"] == 0.4
+    assert row["original", "test %"] == pytest.approx(93.8)
+    work = tables.work(PAIR).frame.loc["lr 0.01"]
+    assert (work["updates an epoch"], work["updates in all"]) == (4, 8)
+    pairs = tables.confused_pairs(PAIR["lr 0.01"]).frame.reset_index()
+    assert pairs[["true", "taken for", "times", "the other way"]].values.tolist() == [
+        [2, 7, 3, 1],
+        [7, 2, 1, 3],
+    ]
+
+
+def test_tables_show_a_dash_for_what_is_missing_and_name_their_records():
+    sigmoid = {"sigmoid": [made_up_run(activation="sigmoid")]}
+    assert "–" in repr(tables.summary(sigmoid)) and "nan" not in repr(tables.summary(sigmoid))
+    shown = tables.provenance(PAIR)._repr_mimebundle_()
+    assert shown[tables.MIME]["records"] == [PAIR["lr 0.01"][0].digest, PAIR["lr 0.1"][0].digest]
+    assert shown["text/html"].count("<tr") == 3
+    assert "<caption>" in shown["text/html"]
+
+
+def test_layers_add_up():
+    frame = tables.layers(layer_table(build(Config()))).frame
+    parts = frame.iloc[:-1]
+    assert parts["parameters"].sum() == frame.loc["total", "parameters"] == 11_175_370
+    assert "18 weighted layers" in tables.layers(layer_table(build(Config()))).caption
+
+
+@pytest.mark.parametrize("runs", [PAIR, SEEDS], ids=["one seed", "three seeds"])
+@pytest.mark.parametrize(
+    "draw", [plots.loss_by_iteration, plots.loss_by_epoch, plots.accuracy_by_epoch, plots.confusion]
+)
+def test_figures_have_labels_alt_text_and_no_clipped_text(draw, runs):
+    figure = draw(runs)
+    assert len(figure.alt) > 60 and "lr 0.1" in figure.alt
+    for axes in figure.axes:
+        assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title(loc="left")
+    bundle, meta = figure._repr_mimebundle_()
+    assert meta["image/png"]["alt"] == figure.alt == bundle["text/plain"]
+    figure.draw_without_rendering()  # saving laid it out for another resolution
+    edges = figure.bbox
+    for axes in figure.axes:
+        legend = axes.get_legend().get_texts() if axes.get_legend() else []
+        places = {}
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title, *legend, *axes.texts):
+            if text.get_text():
+                box = text.get_window_extent()
+                assert edges.x0 - 1 <= box.x0 and box.x1 <= edges.x1 + 1, text.get_text()
+                assert not any(box.overlaps(other) for other in places.values()), text.get_text()
+                places[text] = box
+
+
+def test_loss_by_epoch_draws_the_runs_and_the_original_dashed():
+    lines = {line.get_label(): line for line in plots.loss_by_epoch(PAIR).axes[0].lines}
+    assert list(lines["lr 0.1"].get_ydata()) == [2.0, 0.4]
+    original = lines["lr 0.1, original (full MNIST)"]
+    assert tuple(original.get_ydata()) == published.SECTIONS[3].epoch_loss
+    assert original.get_linestyle() != "-" and lines["lr 0.1"].get_linestyle() == "-"
+
+
+def test_confusion_writes_every_mistake_and_leaves_zeros_blank():
+    texts = [t.get_text() for t in plots.confusion(PAIR).axes[0].texts]
+    assert sorted(t for t in texts if t and "." not in t and t != "100") == ["1", "3"]
+    assert texts.count("100") == 8 and "97.0" in texts and "99.0" in texts
+    assert len([t for t in texts if t]) == 12
+
+
+def test_smooth_is_a_centred_mean():
+    values = np.array([0.0, 3.0, 6.0, 9.0, 12.0])
+    assert plots.smooth(values, 3).tolist() == [1.5, 3, 6, 9, 10.5]
+
+
+def test_mistakes_shows_the_surest_first():
+    run = PAIR["lr 0.01"][0]
+    images = np.zeros((1000, 28, 28), dtype=np.uint8)
+    figure = plots.mistakes(run, images)
+    titles = [axes.get_title() for axes in figure.axes]
+    wrong = np.flatnonzero(run.test_labels != run.test_predicted)
+    surest = wrong[run.test_confidence[wrong].argmax()]
+    assert len(titles) == 4
+    assert titles[0] == f"{run.test_labels[surest]} taken for {run.test_predicted[surest]}"
+    with pytest.raises(ValueError, match="10 images for 1000 answers"):
+        plots.mistakes(run, images[:10])
+
+
+def test_the_drawing_has_every_block_and_shortcut_of_the_model():
+    figure = plots.architecture(layer_table(build(Config())))
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert sum(t.startswith("conv 3×3") for t in texts) == 16
+    assert texts.count("+") == 8
+    assert texts.count("1×1\n/2") == 3
+    assert {"conv1", "layer1", "layer2", "layer3", "layer4"} <= set(texts)
+    without = plots.architecture(layer_table(build(Config(max_pool=False))))
+    assert not any("max-pool" in t.get_text() for t in without.axes[0].texts)
+
+
+def test_accuracy_against_99_percent():
+    good, bad = made_up_run(images=1000), made_up_run(wrong={(0, 1): 90})
+    close = made_up_run(wrong={(0, 1): 8})  # 99.2 % of 1,000
+    said = flat(conclusions.accuracy({"good": [good], "bad": [bad], "close": [close]}))
+    verdicts = re.findall(r"\*\*(\w+)\*\*, test.*: (.*)\.", said)
+    assert verdicts == [
+        ("good", "above 99 %"),
+        ("bad", "below 99 %"),
+        ("close", "not separable from 99 %"),
+    ]
+
+
+def test_digits_judges_8_2_and_7():
+    every = {(d, (d + 1) % 10): 20 for d in range(10) if d not in (2, 7, 8)}
+    as_said = made_up_run(wrong={**every, (2, 7): 60, (7, 2): 60})
+    said = flat(conclusions.digits([as_said]))
+    assert said.count("should be best is reproduced") == 2
+    assert said.count("should be worst is reproduced") == 2
+    assert "120 of 260 mistakes (2 for 7: 60, 7 for 2: 60), place 1 of 45 pairs" in said
+    otherwise = made_up_run(wrong={(8, 1): 50, (3, 5): 40})
+    said = flat(conclusions.digits([otherwise]))
+    assert said.count("should be best is contradicted") == 2
+    assert said.count("should be worst is contradicted") == 2
+    assert "0 of 90 mistakes" in said and "most frequent pair is 1 and 8 with 50" in said
+    said = flat(conclusions.digits([made_up_run(wrong={(3, 5): 1})]))
+    assert said.count("not separable") == 4
+    # The original's own tables: 8 is best in both, and 5 and 7 are worst in both.
+    assert said.count("best 8 (99.9 %), agrees; worst 5 and 7") == 2
+    assert said.count("contradicts it") == 2
+
+
+def test_loss_names_the_leader_by_epoch_and_makes_no_claim_on_one_run():
+    said = flat(conclusions.loss(PAIR))
+    assert "lr 0.01 in epoch 0, then lr 0.1 in epoch 1" in said
+    assert "lr 0.1 (0.4000) < lr 0.01 (0.5000)" in said
+    assert "n = 1: one run a setting, no claim" in said
+
+
+def test_compare_by_mcnemar_on_single_runs():
+    said = flat(conclusions.compare(PAIR))
+    assert "95.00 % against 99.60 % of 1,000" in said
+    assert "4 images only lr 0.1 had right, 50 only lr 0.01" in said
+    assert "lr 0.01 is right on more of these images" in said
+    assert "compares two trained networks, not two settings" in said
+    same = {"a": [made_up_run()], "b": [made_up_run(wrong={(1, 2): 3}, lr=0.1)]}
+    assert "the data cannot tell" in flat(conclusions.compare(same))
+
+
+def test_several_seeds_are_paired():
+    said = flat(conclusions.compare(SEEDS))
+    found = stats.paired_difference([98.8, 98.7, 98.5], [99.8, 99.7, 99.6])
+    assert f"{found.mean:+.4g} points" in said and "(n = 3): lr 0.1 is lower." in said
+    said = flat(conclusions.loss(SEEDS))
+    assert "lr 0.1 is higher" in said and "n = 1" not in said
+    noisy = {
+        "a": [made_up_run(losses=(0.5,), seed=0), made_up_run(losses=(0.7,), seed=1)],
+        "b": [
+            made_up_run(losses=(0.6,), seed=0, lr=0.1),
+            made_up_run(losses=(0.5,), seed=1, lr=0.1),
+        ],
+    }
+    assert "not separable at n = 2" in flat(conclusions.loss(noisy))
+
+
+def test_the_originals_own_counts():
+    assert "no more than chance can do" in flat(conclusions.printed("3.2"))
+    assert ": more than chance" in flat(conclusions.printed("3.1"))
+
+
+def test_the_excerpt_is_not_from_the_listed_training():
+    said = flat(conclusions.excerpt(PAIR["lr 0.01"][0]))
+    assert "their mean is 0.0662" in said or re.search(r"their mean is 0\.06\d\d nats", said)
+    assert "come from different trainings" in said
+    assert "no such place" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "smoke", "said"),
+    [
+        (Config(epochs=5), False, "Quick scale, not the original's"),
+        (Config(dataset="mnist", epochs=10), False, "Paper scale"),
+        (Config(dataset="mnist", epochs=9), False, "Own settings, not the original's"),
+        (Config(dataset="mnist", epochs=10), True, "its numbers mean nothing"),
+    ],
+)
+def test_every_scale_is_named(config, smoke, said):
+    assert said in flat(conclusions.scale(config, 1, smoke))
