@@ -1,0 +1,34 @@
+# The commands behind these stand in README.md, for people without make.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+SCALE ?= quick
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: report test lab notebooks clean
+
+report: $(INSTALLED)  ## run the four notebooks and write the page, report/lab-report.html
+	$(BIN)/labkit report --scale $(SCALE) $(ARGS)
+
+test: $(INSTALLED)  ## the whole suite, the notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest tests
+	$(BIN)/pytest --nbval-lax notebooks
+
+lab: $(INSTALLED)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks: $(INSTALLED)  ## execute the notebooks in place, as they are committed
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+clean:  ## remove the environment and the report; recorded runs stay
+	rm -rf $(VENV) report
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "labkit needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable '.[dev,pinned]'
+	touch $@

@@ -1,0 +1,70 @@
+"""Dependencies stand in pyproject.toml once, and their versions in its extra `pinned` once."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINNED = [Requirement(line) for line in PROJECT["optional-dependencies"]["pinned"]]
+
+
+def test_every_dependency_is_pinned_to_a_version_that_it_allows():
+    pins = {canonicalize_name(pin.name): pin for pin in PINNED}
+    assert len(pins) == len(PINNED)
+    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
+        wanted = Requirement(line)
+        (pin,) = pins[canonicalize_name(wanted.name)].specifier
+        assert pin.operator == "==", line
+        assert wanted.specifier.contains(pin.version), line
+
+
+def test_environment_yml_installs_from_pyproject_and_repeats_nothing():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["--editable .[dev,pinned]"]}
+    python = next(line for line in conda if line.startswith("python="))
+    assert python.removeprefix("python=") in PROJECT["requires-python"]
+    assert set(conda) == {python, "pip"}
+    assert "'.[dev,pinned]'" in (ROOT / "Makefile").read_text()  # make installs the same
+
+
+@pytest.mark.parametrize("module", ["torch", "matplotlib", "pandas"])
+def test_importing_labkit_only_defines_names(module):
+    check = f"import labkit, sys; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_plots_and_tables_need_no_torch():
+    modules = "labkit.plots, labkit.tables, labkit.conclusions"
+    check = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_training_needs_no_matplotlib():
+    check = "import labkit.experiment, sys; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_the_readmes_example_works_as_written(monkeypatch):
+    import re
+
+    from conftest import made_up_run
+
+    monkeypatch.setattr("labkit.data.checksum", lambda dataset: "made up")
+    monkeypatch.setattr(
+        "labkit.experiment.train_run",
+        lambda config, data, log: made_up_run(
+            losses=(2.0, 1.0, 0.5), lr=config.lr, seed=config.seed, optimizer=config.optimizer
+        ),
+    )
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert list(names["runs"]) == ["lr 0.01", "lr 0.03", "lr 0.1"]
