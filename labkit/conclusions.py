@@ -151,6 +151,8 @@ def digits(group: Sequence[Run]) -> Text:
         f"(2 for 7: {wrong[2, 7]}, 7 for 2: {wrong[7, 2]}), place {rank} of 45 pairs; the most "
         f"frequent pair is {first} and {second} with {upper.max()}."
     )
+    if len(group) == 1:
+        lines.append("- n = 1: one trained network. Another seed may be weak at other digits.")
     return Text("\n".join(lines))
 
 
