@@ -9,7 +9,7 @@ from typing import Any
 from labkit.config import Config, choice
 
 LOGS = ("epoch", "iteration", "none")
-REDRAW_SECONDS = 2.0
+REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
 
 
 def say(log: str, line: str) -> None:
