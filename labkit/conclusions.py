@@ -8,7 +8,7 @@ import numpy as np
 
 from labkit import published, stats
 from labkit.config import DATASETS, SCALES, Config
-from labkit.runs import Run, Runs, off_diagonal, total_confusion
+from labkit.runs import Run, Runs, divergences, off_diagonal, total_confusion
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def percent(share: float) -> str:
 
 def accuracy(runs: Runs) -> Text:
     """Whether each setting passes 99 % on both splits, by the 95 % interval of its answers."""
-    lines = []
-    for label, group in runs.items():
+    lines = _divergences(runs)
+    for label, group in finite(runs).items():
         for split, name in (("train", "training"), ("test", "test")):
             shares = [run.accuracy(split) for run in group]
             counts = group[0].confusion[split]
@@ -74,12 +74,13 @@ def accuracy(runs: Runs) -> Text:
             else:
                 low, high = min(shares), max(shares)
                 spread = f"{100 * low:.2f} to {percent(high)} over the seeds"
+            every = " with every seed" * (len(group) > 1)
             if low > 0.99:
-                verdict = "above 99 %"
+                verdict = f"above 99 %{every}"
             elif high < 0.99:
-                verdict = "below 99 %"
+                verdict = f"below 99 %{every}"
             else:
-                verdict = "not separable from 99 %"
+                verdict = "not separable from 99 %" if not every else "on both sides of 99 %"
             lines.append(
                 f"- **{label}**, {name} images: {percent(np.mean(shares))} of {total:,} "
                 f"({spread}, n = {len(group)}): {verdict}."
@@ -122,8 +123,13 @@ def digits(group: Sequence[Run]) -> Text:
     if group[0].config.dataset not in ("mnist", "mnist-5k"):
         dataset = group[0].config.dataset
         return Text(f"- The original speaks of MNIST's digits; {dataset} has none to compare.")
+    lost = _divergences({"this setting": group})
+    group = [run for run in group if not run.diverged]
+    if not group:
+        return Text("\n".join(lost))
     section = published.SECTIONS[0]
-    lines = ["**The original says: 8 is best, 2 and 7 are worst, being mistaken for each other.**"]
+    claim = "8 is best, 2 and 7 are worst, being mistaken for each other"
+    lines = [*lost, f"**The original says: {claim}.**"]
     for split, name in (("train", "training"), ("test", "test")):
         shares = getattr(section, split).percent
         order = np.argsort(shares, kind="stable")
@@ -158,6 +164,9 @@ def digits(group: Sequence[Run]) -> Text:
 
 def loss(runs: Runs) -> Text:
     """Which setting has the lowest training loss after each epoch, and whether that is certain."""
+    lost, runs = _divergences(runs), finite(runs)
+    if not runs:
+        return Text("\n".join(lost))
     means = {label: np.mean([r.history["loss"] for r in g], axis=0) for label, g in runs.items()}
     labels, curves = list(means), np.array(list(means.values()))
     stretches: list[list[Any]] = []
@@ -173,6 +182,7 @@ def loss(runs: Runs) -> Text:
     order = np.argsort(curves[:, -1], kind="stable")
     ranking = " < ".join(f"{labels[i]} ({curves[i, -1]:.4f})" for i in order)
     lines = [
+        *lost,
         f"- Lowest mean training loss: {', then '.join(parts)}.",
         f"- After the last epoch: {ranking} nats.",
     ]
@@ -189,11 +199,13 @@ def loss(runs: Runs) -> Text:
 
 def compare(runs: Runs) -> Text:
     """Test accuracy of every setting against the first one, with a test."""
-    lines = []
-    (base_label, base), *others = runs.items()
-    if min(len(group) for group in runs.values()) > 1:
-        lines = _paired(runs, lambda run: 100 * run.accuracy("test"), "test accuracy", " points")
-        return Text("\n".join(f"- {line}" for line in lines))
+    lines, compared = _divergences(runs), finite(runs)
+    if len(compared) < 2 or next(iter(runs)) not in compared:
+        return Text("\n".join([*lines, "- There are no two settings left to compare."]))
+    (base_label, base), *others = compared.items()
+    if min(len(group) for group in compared.values()) > 1:
+        said = _paired(compared, lambda r: 100 * r.accuracy("test"), "test accuracy", " points")
+        return Text("\n".join([*lines, *(f"- {line}" for line in said)]))
     level = 0.05 / len(others)
     for label, group in others:
         first, second = (run.test_labels == run.test_predicted for run in (base[0], group[0]))
@@ -246,6 +258,17 @@ def excerpt(run: Run) -> Text:
     return Text("\n".join(lines))
 
 
+def finite(runs: Runs) -> dict[str, list[Run]]:
+    """The runs without those that diverged, and without settings of which none is left."""
+    kept = {label: [run for run in group if not run.diverged] for label, group in runs.items()}
+    return {label: group for label, group in kept.items() if group}
+
+
+def _divergences(runs: Runs) -> list[str]:
+    found = divergences(runs)
+    return [f"- **{found}**; it has no accuracy and is left out below."] if found else []
+
+
 def _last_loss(run: Run) -> float:
     return float(run.history["loss"].iloc[-1])
 
@@ -258,6 +281,11 @@ def _paired(runs: Runs, measure: Any, name: str, unit: str) -> list[str]:
     for label, group in others:
         seeds = {run.config.seed: run for run in base}
         pairs = [(run, seeds[run.config.seed]) for run in group if run.config.seed in seeds]
+        if len(pairs) < 2:
+            lines.append(
+                f"**{label} against {base_label}, {name}:** fewer than two seeds in common."
+            )
+            continue
         first, second = ([measure(run) for run in side] for side in zip(*pairs, strict=True))
         difference = stats.paired_difference(first, second, level)
         if difference.separable:

@@ -21,10 +21,18 @@ class Predictions:
     predicted: np.ndarray
     confidence: np.ndarray
 
+    def accuracy(self) -> float:
+        """The share of right answers, 0..1."""
+        return float((self.labels == self.predicted).mean())
+
     def confusion(self, classes: int = 10) -> np.ndarray:
         """Counts, int64 `[classes, classes]`: row the true class, column the predicted one."""
         pairs = self.labels.astype(np.int64) * classes + self.predicted
         return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+#: Of a network whose weights are no longer numbers.
+NO_ANSWERS = Predictions(np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.float32))
 
 
 def evaluate(

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+import labkit
 from labkit import data as datasets
 from labkit import model as models
 from labkit import progress
 from labkit.config import Config, ConfigError, flag, seed_range
-from labkit.evaluate import Predictions, evaluate
+from labkit.evaluate import NO_ANSWERS, Predictions, evaluate
 from labkit.runs import Run, Store
 from labkit.train import fit
 
@@ -74,6 +75,7 @@ def run_all(
     }
 
 
+HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
 ALWAYS = "9999"  # later than any date: every recorded run is trained again
 
 
@@ -98,13 +100,17 @@ def retrain_before(retrain: bool | str) -> str:
 
 
 def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
-    """Train and evaluate `config` on `data`, on the device where the data lies; keeps nothing."""
+    """Train and evaluate `config` on `data`, on the device where the data lies; keeps nothing.
+
+    A loss that is not finite ends the training; the run then says where it diverged, and has no
+    answers.
+    """
     start = time.perf_counter()
     device = data.train.labels.device
     origin = provenance(device)  # now: the files may change while it trains
     iterations = -(-len(data.train) // config.batch_size)
-    losses = torch.zeros(config.epochs, iterations, device=device)
-    history = []
+    losses = torch.full((config.epochs, iterations), torch.nan, device=device)
+    history, answers = [], {}
     # Deterministic kernels make one seed give one result on a GPU too.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         model = models.build(config).to(device)
@@ -112,34 +118,35 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
         epoch_start = time.perf_counter()
         for epoch, iteration, loss in steps:
             losses[epoch, iteration] = loss
-            if iteration == iterations - 1:
-                mean = losses[epoch].cpu().double().mean().item()  # waits for the device
-                seconds = time.perf_counter() - epoch_start
-                accuracy = {"train": np.nan, "test": np.nan}
+            last = iteration == iterations - 1
+            # Looking at a loss waits for the device: on a GPU once an epoch is enough.
+            look = last or device.type == "cpu"
+            if look and not losses[epoch, : iteration + 1].isfinite().all():
+                progress.say(log, f"{config.describe()}: diverged in epoch {epoch}")
+                answers = dict.fromkeys(("train", "test"), NO_ANSWERS)
+                break
+            if last:
+                row = {"epoch": epoch, "loss": losses[epoch].cpu().double().mean().item()}
+                row["seconds"] = time.perf_counter() - epoch_start
                 if config.epoch_accuracy or epoch == config.epochs - 1:
-                    found = {split: predict(model, data, split, config) for split in accuracy}
-                    accuracy = {
-                        s: float((p.labels == p.predicted).mean()) for s, p in found.items()
-                    }
-                history.append(
-                    {
-                        "epoch": epoch,
-                        "loss": mean,
-                        "train_accuracy": accuracy["train"],
-                        "test_accuracy": accuracy["test"],
-                        "seconds": seconds,
-                    }
-                )
+                    for split in ("train", "test"):
+                        answers[split] = predict(model, data, split, config)
+                        row[f"{split}_accuracy"] = answers[split].accuracy()
+                history.append(row)
                 epoch_start = time.perf_counter()
+    kept = losses.cpu().numpy()
+    lost = ~np.isfinite(kept.ravel())
+    kept.ravel()[lost.argmax() if lost.any() else kept.size :] = np.nan
+    rows = pd.DataFrame(history, columns=HISTORY).reindex(range(config.epochs))
     return Run(
         config=config,
         data_sha256=data.sha256,
-        iteration_loss=losses.cpu().numpy(),
-        history=pd.DataFrame(history),
-        confusion={split: predictions.confusion() for split, predictions in found.items()},
-        test_labels=found["test"].labels,
-        test_predicted=found["test"].predicted,
-        test_confidence=found["test"].confidence,
+        iteration_loss=kept,
+        history=rows.assign(epoch=range(config.epochs)),
+        confusion={split: predictions.confusion() for split, predictions in answers.items()},
+        test_labels=answers["test"].labels,
+        test_predicted=answers["test"].predicted,
+        test_confidence=answers["test"].confidence,
         provenance=origin | {"seconds": round(time.perf_counter() - start, 2)},
     )
 
@@ -152,7 +159,7 @@ def predict(model: torch.nn.Module, data: datasets.Data, split: str, config: Con
 def provenance(device: torch.device) -> dict[str, Any]:
     """What runs, where and when."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    packages = ("labkit", "torch", "torchvision", "numpy")
+    packages = ("torch", "torchvision", "numpy")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -160,6 +167,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.release()}",
         "versions": {
+            "labkit": labkit.__version__,
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in packages},
         },

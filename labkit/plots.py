@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from labkit import published
-from labkit.runs import Run, Runs, class_noun, off_diagonal, total_confusion
+from labkit.runs import Run, Runs, class_noun, divergences, off_diagonal, total_confusion
 
 # Colour-blind safe (Okabe and Ito's palette as seaborn has it); settings differ in marker and
 # line style as well, so that a grey print can be read.
@@ -73,15 +73,21 @@ def loss_by_iteration(runs: Runs) -> Figure:
     axes = figure.add_subplot()
     said = []
     for index, (label, group) in enumerate(runs.items()):
-        losses = group[0].iteration_loss
-        updates = losses.shape[1]
+        updates = group[0].iteration_loss.shape[1]
+        losses = group[0].iteration_loss.ravel()
+        losses = losses[: np.isfinite(losses).sum()]  # a run that diverged has no more
         place = (np.arange(losses.size) + 1) / updates
-        mean = smooth(losses.ravel(), max(3, updates // 4))
+        mean = smooth(losses, max(3, updates // 4))
         color = COLORS[index % len(COLORS)]
-        axes.plot(place, losses.ravel(), color=color, lw=0.7, alpha=0.4)
+        axes.plot(place, losses, color=color, lw=0.7, alpha=0.4)
         line = LINES[index % len(LINES)]
-        axes.plot(place, mean, color=color, lw=1.8, ls=line, label=f"{label} ({updates} an epoch)")
-        said.append(f"{label} goes from {mean[0]:.3g} to {mean[-1]:.3g}")
+        end = ", diverged" if group[0].diverged else ""
+        name = f"{label} ({updates} an epoch{end})"
+        axes.plot(place, mean, color=color, lw=1.8, ls=line, label=name)
+        if group[0].diverged:
+            axes.plot(place[-1:], mean[-1:], "x", color=color, ms=10, mew=2.5)
+        course = f"goes from {mean[0]:.3g} to {mean[-1]:.3g}" if mean.size else "has no loss"
+        said.append(f"{label} {course}{end}")
     _plain_log(axes)
     seed = next(iter(runs.values()))[0].config.seed
     _tidy(axes, xlabel="epochs done", ylabel="loss of a batch (nats)", xlim=(0, None))
@@ -104,10 +110,12 @@ def loss_by_epoch(runs: Runs) -> Figure:
         losses = np.array([run.history["loss"] for run in group])
         numbers = np.arange(losses.shape[1])
         color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        axes.plot(numbers, losses.mean(0), color=color, marker=marker, lw=1.8, ms=6, label=label)
+        end = " (diverged)" if divergences({label: group}) else ""
+        name = label + end
+        axes.plot(numbers, losses.mean(0), color=color, marker=marker, lw=1.8, ms=6, label=name)
         if len(group) > 1:
             axes.fill_between(numbers, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
-        said.append(f"{label} ends at {losses.mean(0)[-1]:.3g}")
+        said.append(f"{label} diverges" if end else f"{label} ends at {losses.mean(0)[-1]:.3g}")
         if section := published.section_of(group[0].config):
             axes.plot(
                 np.arange(len(section.epoch_loss)),
@@ -152,7 +160,10 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
                 lw=1.6,
                 label=f"{label}, {kind}",
             )
-            said.append(f"{label} ends at {100 * (1 - accuracy[-1]):.2f} % on the {kind}")
+            if np.isfinite(accuracy[-1]):
+                said.append(f"{label} ends at {100 * (1 - accuracy[-1]):.2f} % on the {kind}")
+    if lost := divergences(runs):
+        said.append(lost)
     _plain_log(axes)
     _tidy(axes, xlabel="after epoch", ylabel="wrong answers (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -187,6 +198,8 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
             fmt="",
             cmap="YlOrBr",
             norm=LogNorm(1, max(worst, 2) * 1.5),
+            vmin=1,  # unused beside the norm, but seaborn looks for it where nothing is wrong
+            vmax=worst,
             cbar=False,
             square=True,
             linewidths=0.6,
@@ -194,12 +207,14 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
             annot_kws={"size": 10},
             ax=axes,
         )
-        for place, share in enumerate(100 * np.diag(counts) / counts.sum(1)):
+        for place, (right, size) in enumerate(zip(np.diag(counts), counts.sum(1), strict=True)):
+            share = 100 * right / size if size else np.nan
             axes.add_patch(Rectangle((place, place), 1, 1, fc="#eeeeee", ec="#dddddd", lw=0.6))
-            shown = "100" if share == 100 else f"{share:.1f}"
+            shown = "100" if share == 100 else f"{share:.1f}" if size else "–"
             middle = (place + 0.5, place + 0.5)
             axes.annotate(shown, middle, ha="center", va="center", size=8.5, color=INK)
         title = f"{label}: {wrong.sum():,} of {counts.sum():,} {kind} answers wrong"
+        title = title if counts.any() else f"{label}: diverged, no answers"
         axes.set_title(title, loc="left", size=11)
         axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
         axes.tick_params(length=0, rotation=0)
@@ -221,7 +236,7 @@ def mistakes(run: Run, images: np.ndarray, most: int = 12) -> Figure:
     Raises:
         ValueError: the images are not as many as the run's test answers.
     """
-    if len(images) != len(run.test_labels):
+    if len(images) != len(run.test_labels) and not run.diverged:
         raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
     wrong = np.flatnonzero(run.test_labels != run.test_predicted)
     chosen = wrong[np.argsort(-run.test_confidence[wrong], kind="stable")][:most]

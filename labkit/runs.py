@@ -33,9 +33,11 @@ class Run:
         config: what was run.
         data_sha256: the checksum of the images.
         iteration_loss: mean cross-entropy of each batch in nats, float32 `[epochs, iterations]`.
+            NaN from where the run diverged.
         history: one row per epoch: `epoch` (from 0), `loss` (the mean of its batch losses, nats),
             `train_accuracy`, `test_accuracy` (0..1; NaN where not measured), `seconds` (training).
-        confusion: for "train" and "test" the counts `[10, 10]`, row true and column predicted.
+        confusion: for "train" and "test" the counts `[10, 10]`, row true and column predicted;
+            all zero for a run that diverged, which gives no answers (n = 0 below).
         test_labels, test_predicted: classes of the test images, uint8 `[n]`.
         test_confidence: softmax probability of the predicted class, float32 `[n]`.
         provenance: date, commit, versions, device, threads, seconds.
@@ -58,10 +60,19 @@ class Run:
         """The name under which the store keeps the run."""
         return self.config.digest(self.data_sha256)
 
+    @property
+    def diverged(self) -> tuple[int, int] | None:
+        """The epoch and the iteration in it whose loss was not finite; None for a good run."""
+        places = np.argwhere(~np.isfinite(self.iteration_loss))
+        return (int(places[0][0]), int(places[0][1])) if len(places) else None
+
     def accuracy(self, split: str) -> float:
-        """The share of right answers on "train" or "test" after the last epoch, 0..1."""
+        """The share of right answers on "train" or "test" after the last epoch, 0..1.
+
+        NaN for a run that diverged.
+        """
         counts = self.confusion[split]
-        return float(np.trace(counts) / counts.sum())
+        return float(np.trace(counts) / counts.sum()) if counts.any() else float("nan")
 
 
 Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one a seed
@@ -70,6 +81,17 @@ Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one a see
 def total_confusion(group: Sequence[Run], split: str) -> np.ndarray:
     """Confusion counts `[10, 10]` summed over runs of one setting."""
     return np.sum([run.confusion[split] for run in group], axis=0)
+
+
+def divergences(runs: Runs) -> str:
+    """Which runs diverged and where, as words; "" if none did."""
+    return "; ".join(
+        f"{label}, seed {run.config.seed}, diverged at epoch {run.diverged[0]}, "
+        f"iteration {run.diverged[1]}"
+        for label, group in runs.items()
+        for run in group
+        if run.diverged
+    )
 
 
 def class_noun(run: Run) -> str:

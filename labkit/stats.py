@@ -8,7 +8,9 @@ from scipy import stats
 
 
 def wilson(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a share, 0..1 (Wilson 1927, JASA 22)."""
+    """The Wilson score interval of a share, 0..1 (Wilson 1927, JASA 22); NaN for no cases."""
+    if total == 0:
+        return float("nan"), float("nan")
     interval = stats.binomtest(int(correct), int(total)).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from labkit import published, stats
-from labkit.runs import Run, Runs, class_noun, off_diagonal, total_confusion
+from labkit.config import DATASETS
+from labkit.runs import Run, Runs, class_noun, divergences, off_diagonal, total_confusion
 
 #: Under this type a notebook's output names the records that its tables rest on.
 MIME = "application/vnd.labkit+json"
@@ -84,14 +85,15 @@ def per_class(runs: Runs, split: str = "test") -> Table:
     and the highest seed, and `accuracy %` is the mean.
     """
     columns: dict[tuple[str, str], list[float]] = {}
-    sizes: list[float] = []
+    sizes: np.ndarray | None = None
     for label, group in runs.items():
         counts = np.array([run.confusion[split] for run in group])
         right = np.array([[*np.diag(c), np.trace(c)] for c in counts])
-        sizes = [*counts[0].sum(1), counts[0].sum()]
-        share = 100 * right / sizes
+        each = np.array([[*c.sum(1), c.sum()] for c in counts])  # all 0 for a run that diverged
+        sizes = each.max(0) if sizes is None else np.maximum(sizes, each.max(0))
+        share = 100 * np.divide(right, each, out=np.full(each.shape, np.nan), where=each > 0)
         if len(group) == 1:
-            bounds = [stats.wilson(k, n) for k, n in zip(right[0], sizes, strict=True)]
+            bounds = [stats.wilson(k, n) for k, n in zip(right[0], each[0], strict=True)]
             low, high = (100 * np.array(bounds)).T
         else:
             low, high = share.min(0), share.max(0)
@@ -138,7 +140,8 @@ def summary(runs: Runs) -> Table:
     caption = (
         "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
         "first and of the last epoch, nats. Accuracy: after the last epoch. From, to: of the test "
-        "accuracy, 95 % Wilson interval for one seed, else lowest and highest seed"
+        "accuracy, 95 % Wilson interval for one seed, else lowest and highest seed; "
+        f"{seeds_of(runs)}"
     )
     decimals = {"first loss": 4, "last loss": 4} | dict.fromkeys(
         ("train %", "test %", "from", "to"), 2
@@ -152,12 +155,10 @@ def work(runs: Runs) -> Table:
     for label, group in runs.items():
         config, updates = group[0].config, group[0].iteration_loss.shape[1]
         rows[label] = {
-            "images an epoch": int(group[0].confusion["train"].sum()),
+            "images an epoch": DATASETS[config.dataset][0],
             "updates an epoch": updates,
             "updates in all": updates * config.epochs,
-            "seconds an epoch": np.median(
-                np.concatenate([run.history["seconds"] for run in group])
-            ),
+            "seconds an epoch": pd.concat([run.history["seconds"] for run in group]).median(),
             "device": group[0].provenance["device"],
         }
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
@@ -246,11 +247,11 @@ def provenance(runs: Runs, since: str = "9999") -> Table:
 
 
 def seeds_of(runs: Runs) -> str:
-    """How many seeds the numbers rest on, in words."""
+    """How many seeds the numbers rest on, in words, and which of them diverged."""
     counts = {len(group) for group in runs.values()}
-    if counts == {1}:
-        return "one run a setting (n = 1)"
-    return f"n = {' or '.join(map(str, sorted(counts)))} seeds a setting"
+    words = f"n = {' or '.join(map(str, sorted(counts)))} seeds a setting"
+    found = divergences(runs)
+    return ("one run a setting (n = 1)" if counts == {1} else words) + (f"; {found}" * bool(found))
 
 
 def _percent(section: published.Section | None, split: str) -> float:

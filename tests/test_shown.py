@@ -1,5 +1,6 @@
 """Tables, figures and sentences: what they say, checked against runs made up by hand."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ from conftest import made_up_run
 from labkit import conclusions, plots, published, stats, tables
 from labkit.config import Config
 from labkit.model import build, layer_table
+from labkit.runs import Store
 
 PAIR = {
     "lr 0.01": [made_up_run(losses=(1.0, 0.5), wrong={(2, 7): 3, (7, 2): 1})],
@@ -239,3 +241,42 @@ def test_the_excerpt_is_not_from_the_listed_training():
 )
 def test_every_scale_is_named(config, smoke, said):
     assert said in flat(conclusions.scale(config, 1, smoke))
+
+
+def diverged_run(**settings):
+    run = made_up_run(losses=(9.0, float("nan")), **settings)
+    run.iteration_loss[0, 3] = np.nan
+    none = run.test_labels[:0]
+    changes = {"test_labels": none, "test_predicted": none, "test_confidence": none.astype("f4")}
+    changes["confusion"] = dict.fromkeys(("train", "test"), np.zeros((10, 10), int))
+    run.history[["loss", "train_accuracy", "test_accuracy", "seconds"]] = np.nan
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good"), ("bad",)])
+def test_a_run_that_diverged_is_shown_as_such_everywhere(order, tmp_path):
+    all_runs = {"good": [made_up_run(wrong={(1, 2): 3})], "bad": [diverged_run(lr=10)]}
+    runs = {label: all_runs[label] for label in order}
+    said = "bad, seed 0, diverged at epoch 0, iteration 3"
+    for table in (tables.epochs(runs), tables.per_class(runs), tables.summary(runs)):
+        assert said in flat(table) and "nan" not in repr(table)
+    tables.work(runs), tables.provenance(runs), tables.confused_pairs(runs["bad"])
+    assert tables.per_class(runs).frame.loc["total", ("bad", "accuracy %")] != 0
+    for draw in (plots.loss_by_iteration, plots.loss_by_epoch, plots.accuracy_by_epoch):
+        figure = draw(runs)
+        assert "diverge" in figure.alt and "nan" not in figure.alt
+        figure.savefig(tmp_path / "x.png")
+    plots.confusion(runs).savefig(tmp_path / "x.png")
+    plots.mistakes(runs["bad"][0], np.zeros((1000, 28, 28))).savefig(tmp_path / "x.png")
+    for text in (
+        conclusions.accuracy(runs),
+        conclusions.loss(runs),
+        conclusions.compare(runs),
+    ):
+        assert said in flat(text) and "nan" not in flat(text)
+    assert "diverged" in flat(conclusions.digits(runs["bad"]))
+    store = Store(tmp_path, shipped=None)
+    store.save(runs["bad"][0])
+    found = store.get(runs["bad"][0].digest)
+    assert found.diverged == (0, 3) and np.isnan(found.accuracy("test"))

@@ -108,3 +108,16 @@ def test_the_gpu_sees_the_same_batches_and_repeats_itself(small):
     cpu, first, again = (train_run(config, d) for d in (small, on_gpu, on_gpu))
     assert first.iteration_loss[0, 0] == pytest.approx(cpu.iteration_loss[0, 0], rel=1e-3)
     assert first.iteration_loss.tobytes() == again.iteration_loss.tobytes()
+
+
+def test_a_run_that_diverges_is_an_outcome_with_its_place(small, capsys):
+    config = Config(lr=1e30, epochs=3)
+    run = train_run(config, small, log="epoch")
+    epoch, iteration = run.diverged
+    assert np.isfinite(run.iteration_loss[0, 0])
+    losses = run.iteration_loss.ravel()
+    place = epoch * 2 + iteration
+    assert np.isfinite(losses[:place]).all() and np.isnan(losses[place:]).all()
+    assert len(run.history) == 3 and np.isnan(run.history["loss"].iloc[-1])
+    assert np.isnan(run.accuracy("test")) and len(run.test_predicted) == 0
+    assert "diverged" in capsys.readouterr().out
