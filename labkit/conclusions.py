@@ -276,7 +276,7 @@ def _last_loss(run: Run) -> float:
 def _paired(runs: Runs, measure: Any, name: str, unit: str) -> list[str]:
     """A sentence for every setting against the first one, paired by seed."""
     (base_label, base), *others = runs.items()
-    level = 1 - 0.05 / len(others)  # Bonferroni, for several comparisons with one baseline
+    level = 1 - 0.05 / max(len(others), 1)  # Bonferroni, for several comparisons with one baseline
     lines = []
     for label, group in others:
         seeds = {run.config.seed: run for run in base}

@@ -137,7 +137,7 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
     kept = losses.cpu().numpy()
     lost = ~np.isfinite(kept.ravel())
     kept.ravel()[lost.argmax() if lost.any() else kept.size :] = np.nan
-    rows = pd.DataFrame(history, columns=HISTORY).reindex(range(config.epochs))
+    rows = pd.DataFrame(history, columns=HISTORY, dtype=float).reindex(range(config.epochs))
     return Run(
         config=config,
         data_sha256=data.sha256,

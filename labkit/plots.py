@@ -113,7 +113,7 @@ def loss_by_epoch(runs: Runs) -> Figure:
         end = " (diverged)" if divergences({label: group}) else ""
         name = label + end
         axes.plot(numbers, losses.mean(0), color=color, marker=marker, lw=1.8, ms=6, label=name)
-        if len(group) > 1:
+        if len(group) > 1 and not end:
             axes.fill_between(numbers, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
         said.append(f"{label} diverges" if end else f"{label} ends at {losses.mean(0)[-1]:.3g}")
         if section := published.section_of(group[0].config):

@@ -208,7 +208,7 @@ def load(path: Path) -> Run:
         return Run(
             config=Config(**record["config"]),
             data_sha256=record["data_sha256"],
-            history=pd.DataFrame(record["history"]).astype({"epoch": int}),
+            history=pd.DataFrame(record["history"], dtype=float).astype({"epoch": int}),
             confusion={split: np.array(counts) for split, counts in record["confusion"].items()},
             provenance=record["provenance"],
             recorded=True,

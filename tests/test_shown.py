@@ -255,8 +255,12 @@ def diverged_run(**settings):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good"), ("bad",)])
-def test_a_run_that_diverged_is_shown_as_such_everywhere(order, tmp_path):
-    all_runs = {"good": [made_up_run(wrong={(1, 2): 3})], "bad": [diverged_run(lr=10)]}
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path):
+    all_runs = {
+        "good": [made_up_run(wrong={(1, 2): 3}, seed=seed) for seed in range(seeds)],
+        "bad": [diverged_run(lr=10, seed=seed) for seed in range(seeds)],
+    }
     runs = {label: all_runs[label] for label in order}
     said = "bad, seed 0, diverged at epoch 0, iteration 3"
     for table in (tables.epochs(runs), tables.per_class(runs), tables.summary(runs)):
@@ -280,3 +284,5 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, tmp_path):
     store.save(runs["bad"][0])
     found = store.get(runs["bad"][0].digest)
     assert found.diverged == (0, 3) and np.isnan(found.accuracy("test"))
+    assert found.history.equals(runs["bad"][0].history)
+    assert "diverge" in plots.loss_by_epoch({"bad": [found]}).alt

@@ -119,5 +119,6 @@ def test_a_run_that_diverges_is_an_outcome_with_its_place(small, capsys):
     place = epoch * 2 + iteration
     assert np.isfinite(losses[:place]).all() and np.isnan(losses[place:]).all()
     assert len(run.history) == 3 and np.isnan(run.history["loss"].iloc[-1])
+    assert set(run.history.dtypes.drop("epoch")) == {np.dtype(float)}
     assert np.isnan(run.accuracy("test")) and len(run.test_predicted) == 0
     assert "diverged" in capsys.readouterr().out
