@@ -13,10 +13,9 @@ from labkit.runs import Run, Runs, divergences, off_diagonal, total_confusion
 
 @dataclass(frozen=True)
 class Text:
-    """Markdown that a notebook shows; `kind` is "banner", "conclusion" or "note"."""
+    """Markdown that a notebook shows."""
 
     markdown: str
-    kind: str = "conclusion"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/markdown": self.markdown, "text/plain": self.markdown}
@@ -52,7 +51,7 @@ def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
             "tested on 10,000 for 10 epochs. Its numbers are shown for orientation; a difference "
             "from them says nothing."
         )
-    return Text(f"> {text}", "banner")
+    return Text(f"> {text}")
 
 
 def percent(share: float) -> str:
@@ -249,6 +248,11 @@ def excerpt(run: Run) -> Text:
         f"{stated:.6f}, its list of epochs has {listed:.6f}: "
         + ("the same." if stated == listed else "so log and list come from different trainings.")
     ]
+    sentence, last = published.STATED_FINAL_LOSS, published.SECTIONS[0].epoch_loss[-1]
+    lines.append(
+        f"- Its sentence has the loss at {sentence} after ten epochs, its list at {last:.6f}: "
+        + ("the same." if sentence == last else f"{sentence / last:.3g} times as much.")
+    )
     epochs, updates = run.iteration_loss.shape
     if epochs > log.epoch and updates >= log.first + len(log.losses):
         here = run.iteration_loss[log.epoch, log.first : log.first + len(log.losses)]
@@ -266,7 +270,7 @@ def finite(runs: Runs) -> dict[str, list[Run]]:
 
 def _divergences(runs: Runs) -> list[str]:
     found = divergences(runs)
-    return [f"- **{found}**; it has no accuracy and is left out below."] if found else []
+    return [f"- **{found}**; such a run has no accuracy and is left out below."] if found else []
 
 
 def _last_loss(run: Run) -> float:

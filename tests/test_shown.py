@@ -228,6 +228,7 @@ def test_the_excerpt_is_not_from_the_listed_training():
     assert "their mean is 0.0662" in said or re.search(r"their mean is 0\.06\d\d nats", said)
     assert "come from different trainings" in said
     assert "no such place" in said
+    assert "at 0.20056 after ten epochs, its list at 0.020056" in said
 
 
 @pytest.mark.parametrize(
@@ -286,3 +287,20 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
     assert found.diverged == (0, 3) and np.isnan(found.accuracy("test"))
     assert found.history.equals(runs["bad"][0].history)
     assert "diverge" in plots.loss_by_epoch({"bad": [found]}).alt
+
+
+def test_other_images_than_mnists_are_shown_without_the_original(tmp_path):
+    runs = {
+        label: [made_up_run(dataset="kmnist", lr=lr, wrong={(2, 7): wrong})]
+        for label, lr, wrong in (("a", 0.01, 3), ("b", 0.1, 9), ("c", 0.2, 0))
+    }
+    for table in (tables.epochs(runs), tables.per_class(runs)):
+        assert "original" not in repr(table.frame)
+    assert "digit" not in repr(tables.confused_pairs(runs["a"]))
+    figure = plots.confusion(runs)  # the third has no mistake at all
+    figure.savefig(tmp_path / "x.png")
+    assert len(figure.axes) == 3 and figure.axes[0].get_xlabel() == "predicted class"
+    assert "original" not in [t.get_text() for t in plots.loss_by_epoch(runs).axes[0].texts]
+    assert "kmnist has none to compare" in flat(conclusions.digits(runs["a"]))
+    assert "(exact McNemar test" in flat(conclusions.compare(runs))
+    assert "not the original's" in flat(conclusions.scale(runs["a"][0].config, 1))
