@@ -155,10 +155,8 @@ class Config:
         return dataclasses.asdict(self)
 
     def digest(self, data_sha256: str) -> str:
-        """Twelve hexadecimal digits for this config, `RECIPE` and the data's checksum."""
-        whole_identity = {"config": self.to_dict(), "recipe": RECIPE, "data": data_sha256}
-        text = json.dumps(whole_identity, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """The name of this config's run on the data of that checksum, see `identity`."""
+        return identity(self.to_dict(), RECIPE, data_sha256)
 
     def describe(self) -> str:
         """A line for people: the settings that the original varies, and what else is unusual."""
@@ -168,6 +166,12 @@ class Config:
             if getattr(self, name) != getattr(usual, name):
                 parts.append(f"{name} {getattr(self, name)}")
         return ", ".join([*parts, f"seed {self.seed}"])
+
+
+def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
+    """What names a run: twelve hexadecimal digits for its settings, `RECIPE` and its data."""
+    text = json.dumps({"config": settings, "recipe": recipe, "data": data_sha256}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:

@@ -1,27 +1,26 @@
 """`run` and `run_all`: from a config to a run, recorded or trained; where all the parts meet."""
 
-import functools
-import importlib.metadata
-import platform
-import subprocess
+import contextlib
 import time
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-import labkit
 from labkit import data as datasets
 from labkit import model as models
 from labkit import progress
-from labkit.config import Config, ConfigError, flag, seed_range
+from labkit.checkpoint import SUFFIX, Checkpoint
+from labkit.config import RECIPE, Config, ConfigError, flag, seed_range
 from labkit.evaluate import NO_ANSWERS, Predictions, evaluate
-from labkit.runs import Run, Store
-from labkit.train import fit
+from labkit.provenance import provenance, resumed
+from labkit.runs import Run
+from labkit.store import DamagedError, Store, StoreError, StoreWarning, set_aside
+from labkit.train import fit, make_optimizer
 
 
 def run(
@@ -34,6 +33,10 @@ def run(
 ) -> Run:
     """The run of `config`: read from the store, or trained on `device` and kept there.
 
+    A training that was interrupted goes on from its last checkpoint. While another process trains
+    the same run, this one waits for it. Where the store cannot be written the run is trained all
+    the same, and a warning says that it is not kept.
+
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         retrain: train even if the run is recorded; the new run takes the old one's place. A date
@@ -43,21 +46,61 @@ def run(
         store: where runs are kept; by default this user's.
 
     Raises:
-        LabkitError: the device, the data or the store is not to be had.
+        LabkitError: the device or the data is not to be had, the device's memory does not
+            suffice, or the run was recorded by a newer labkit.
     """
     store = store or Store()
     where = datasets.find_device(device)
     sha256 = datasets.checksum(config.dataset)
     before = retrain_before(retrain)
-    found = store.find(config, sha256) if before != ALWAYS else None
-    if found and found.provenance["date"] >= before:
-        progress.say(log, f"{config.describe()}: recorded {found.provenance['date'][:10]}")
-        return found
-    store.check_writable()
-    data = datasets.load(config.dataset)
-    trained = train_run(config, data.to(where), log)
-    store.save(trained)
-    return trained
+    digest = config.digest(sha256)
+    checkpoint = Checkpoint(store.folder / f"{digest}{SUFFIX}")
+
+    def good(found: Run | None) -> bool:
+        return found is not None and found.provenance["date"] >= before
+
+    with contextlib.suppress(DamagedError):
+        if good(found := store.get(digest)):
+            return already(found, checkpoint, log)
+    with contextlib.ExitStack() as claimed:
+        try:
+            claimed.enter_context(store.claim(digest, log))
+        except StoreError as error:
+            warn(f"{error} Until then the run is trained in memory and not kept.")
+            return train_run(config, datasets.load(config.dataset), where, log)
+        try:
+            found = store.get(digest)  # again: another process may have trained it meanwhile
+        except DamagedError as error:
+            set_aside(error)
+            found = None
+        if good(found):
+            return already(found, checkpoint, log)
+        # What a retraining may go on from is only what it has begun itself.
+        if (found and checkpoint.started() <= found.provenance["date"]) or (
+            before != ALWAYS and checkpoint.started() < before
+        ):
+            checkpoint.remove()
+        trained = train_run(config, datasets.load(config.dataset), where, log, checkpoint)
+        try:
+            trained = store.save(trained)
+            checkpoint.remove()
+        except StoreError as error:
+            warn(f"{error} It is in memory alone.")
+        return trained
+
+
+def already(found: Run, checkpoint: Checkpoint, log: str) -> Run:
+    """A recorded run, said to be so; the checkpoint goes that a kill after the end has left."""
+    progress.say(log, f"{found.config.describe()}: recorded {found.provenance['date'][:10]}")
+    with contextlib.suppress(OSError):
+        if checkpoint.started() == found.provenance["date"]:
+            checkpoint.remove()
+    return found
+
+
+def warn(sentence: str) -> None:
+    """Warn of something about the kept runs that does not stop the training."""
+    warnings.warn(sentence, StoreWarning, stacklevel=3)
 
 
 def run_all(
@@ -99,42 +142,82 @@ def retrain_before(retrain: bool | str) -> str:
         ) from None
 
 
-def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
-    """Train and evaluate `config` on `data`, on the device where the data lies; keeps nothing.
+def train_run(
+    config: Config,
+    data: datasets.Data,
+    device: torch.device,
+    log: str = "none",
+    checkpoint: Checkpoint | None = None,
+) -> Run:
+    """Train and evaluate `config` on `data` on `device`; keeps nothing but `checkpoint`.
 
-    A loss that is not finite ends the training; the run then says where it diverged, and has no
-    answers.
+    Goes on where `checkpoint` holds a state, with the same numbers as if nothing had been in
+    between, and saves one now and then. A loss that is not finite ends the training; the run then
+    says where it diverged, and has no answers.
+
+    Raises:
+        DeviceError: the device's memory does not suffice, or the device was lost.
     """
-    start = time.perf_counter()
-    device = data.train.labels.device
-    origin = provenance(device)  # now: the files may change while it trains
     iterations = -(-len(data.train) // config.batch_size)
-    losses = torch.full((config.epochs, iterations), torch.nan, device=device)
-    history, answers = [], {}
+    total = config.epochs * iterations
+    answers: dict[str, Predictions] = {}
     # Deterministic kernels make one seed give one result on a GPU too.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+    with (
+        named_failure(config, device),
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
+    ):
+        data = data.to(device)
         model = models.build(config).to(device)
-        steps = progress.track(fit(model, data, config), config, iterations, log)
-        epoch_start = time.perf_counter()
-        for epoch, iteration, loss in steps:
-            losses[epoch, iteration] = loss
-            last = iteration == iterations - 1
+        optimizer = make_optimizer(model, config)
+        losses = torch.full((total,), torch.nan, device=device)
+        header = {
+            "recipe": RECIPE,
+            "config": config.to_dict(),
+            "data_sha256": data.sha256,
+            "provenance": provenance(device),  # now: the files may change while it trains
+            "iterations": [0, iterations, total],  # done, of an epoch, in all
+            "history": [],
+            "seconds": 0.0,
+            "epoch_seconds": 0.0,
+        }
+        if checkpoint and (saved := checkpoint.load(device)):
+            state, now = saved[1], header["provenance"]
+            header = saved[0] | {"provenance": resumed(saved[0]["provenance"], now)}
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            losses = state["losses"]
+        history, done = header["history"], header["iterations"][0]
+        start = time.perf_counter() - header["seconds"]
+        epoch_start = time.perf_counter() - header["epoch_seconds"]
+
+        steps = fit(model, optimizer, data, config, done)
+        for loss in progress.track(steps, config, iterations, log, losses[:done].tolist()):
+            losses[done] = loss
+            done += 1
+            epoch, last = (done - 1) // iterations, done % iterations == 0
+            so_far = losses[epoch * iterations : done]
             # Looking at a loss waits for the device: on a GPU once an epoch is enough.
-            look = last or device.type == "cpu"
-            if look and not losses[epoch, : iteration + 1].isfinite().all():
+            if (last or device.type == "cpu") and not so_far.isfinite().all():
                 progress.say(log, f"{config.describe()}: diverged in epoch {epoch}")
                 answers = dict.fromkeys(("train", "test"), NO_ANSWERS)
                 break
             if last:
-                row = {"epoch": epoch, "loss": losses[epoch].cpu().double().mean().item()}
+                row = {"epoch": epoch, "loss": so_far.cpu().double().mean().item()}
                 row["seconds"] = time.perf_counter() - epoch_start
-                if config.epoch_accuracy or epoch == config.epochs - 1:
-                    for split in ("train", "test"):
-                        answers[split] = predict(model, data, split, config)
-                        row[f"{split}_accuracy"] = answers[split].accuracy()
+                if config.epoch_accuracy or done == total:
+                    answers = predict(model, data, config)
+                    row |= {f"{split}_accuracy": answers[split].accuracy() for split in answers}
                 history.append(row)
                 epoch_start = time.perf_counter()
-    kept = losses.cpu().numpy()
+            if checkpoint and done < total and checkpoint.due():
+                now = time.perf_counter()
+                header |= {"iterations": [done, iterations, total], "history": history}
+                header |= {"seconds": now - start, "epoch_seconds": now - epoch_start}
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                checkpoint.save(header, state | {"losses": losses})
+                epoch_start += checkpoint.cost  # an epoch's seconds are those of training alone
+        kept = losses.view(config.epochs, iterations).cpu().numpy()
+
     lost = ~np.isfinite(kept.ravel())
     kept.ravel()[lost.argmax() if lost.any() else kept.size :] = np.nan
     rows = pd.DataFrame(history, columns=HISTORY, dtype=float).reindex(range(config.epochs))
@@ -147,44 +230,38 @@ def train_run(config: Config, data: datasets.Data, log: str = "none") -> Run:
         test_labels=answers["test"].labels,
         test_predicted=answers["test"].predicted,
         test_confidence=answers["test"].confidence,
-        provenance=origin | {"seconds": round(time.perf_counter() - start, 2)},
+        provenance=header["provenance"] | {"seconds": round(time.perf_counter() - start, 2)},
     )
 
 
-def predict(model: torch.nn.Module, data: datasets.Data, split: str, config: Config) -> Predictions:
-    """`evaluate` for the split "train" or "test" of `data`."""
-    return evaluate(model, data, getattr(data, split), config.normalization)
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """What runs, where and when."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    packages = ("torch", "torchvision", "numpy")
+def predict(model: torch.nn.Module, data: datasets.Data, config: Config) -> dict[str, Predictions]:
+    """`evaluate` for both splits of `data`."""
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "device": f"{device.type} ({name})",
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.release()}",
-        "versions": {
-            "labkit": labkit.__version__,
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
-        },
+        split: evaluate(model, data, getattr(data, split), config.normalization)
+        for split in ("train", "test")
     }
 
 
-@functools.cache
-def commit() -> str:
-    """The commit of this checkout, with "+" if files differ from it; "" outside a checkout."""
+@contextlib.contextmanager
+def named_failure(config: Config, device: torch.device) -> Iterator[None]:
+    """Turn what torch raises when memory or a device gives out into a sentence.
 
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
+    Raises:
+        DeviceError: names the setting to lower, or what to do.
+    """
     try:
-        found = git("rev-parse", "--short=10", "HEAD")
-        return found + ("+" if found and git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        memory = ("out of memory", "not enough memory", "allocate memory")
+        if isinstance(error, MemoryError) or any(words in said for words in memory):
+            raise datasets.DeviceError(
+                f"the memory of the device {device} does not suffice for batch_size "
+                f"{config.batch_size}; lower batch_size, or end other programs that use it."
+            ) from error
+        if isinstance(error, torch.AcceleratorError) or "CUDA error" in said:
+            raise datasets.DeviceError(
+                f"the device {device} was lost ({said.splitlines()[0]}); start again in a new "
+                "process, and the training goes on from its last checkpoint."
+            ) from error
+        raise

@@ -19,34 +19,41 @@ def say(log: str, line: str) -> None:
 
 
 def track(
-    steps: Iterable[tuple[int, int, Any]], config: Config, iterations: int, log: str
-) -> Iterator[tuple[int, int, Any]]:
-    """Pass `steps` of `fit` through, and show how far they are.
+    steps: Iterable[Any], config: Config, iterations: int, log: str, earlier: Iterable[float] = ()
+) -> Iterator[Any]:
+    """Pass the losses of `fit` through, and show how far they are.
 
     The lines have the original's wording: `Train Epoch: 1 Loss: 0.065681` an epoch, and with the
     log "iteration" `Train Epoch 1 Iter: 910 Loss: 0.078050` as well.
+
+    Args:
+        iterations: of one epoch.
+        earlier: the losses before the first of `steps`, of a training that goes on.
     """
-    say(log, f"{config.describe()}: training")
+    losses: list[Any] = list(earlier)
+    before, total = len(losses), config.epochs * iterations
+    epoch, iteration = divmod(before, iterations)
+    where = f"goes on at epoch {epoch}, iteration {iteration}" if before else "training"
+    say(log, f"{config.describe()}: {where}")
     live = LiveCurve(config, iterations) if log == "epoch" and in_jupyterlab() else None
     start = time.perf_counter()
-    losses: list[Any] = []
-    for epoch, iteration, loss in steps:
-        yield epoch, iteration, loss
+    for loss in steps:
+        yield loss
         if log == "none":
             continue
-        if iteration == 0:
-            losses.clear()
         losses.append(loss)
+        done = len(losses)
+        epoch, iteration = divmod(done - 1, iterations)
         if log == "iteration":
             print(f"Train Epoch {epoch} Iter: {iteration} Loss: {float(loss):.6f}", flush=True)
-        done = epoch * iterations + iteration + 1
-        left = (time.perf_counter() - start) / done * (config.epochs * iterations - done)
+        last = iteration == iterations - 1
+        left = (time.perf_counter() - start) / (done - before) * (total - done)
         if live:
-            live.add(loss, done, left)
-        if iteration == iterations - 1:
-            mean = sum(float(value) for value in losses) / len(losses)
-            if not live:
-                print(f"Train Epoch: {epoch} Loss: {mean:.6f}  ({duration(left)} left)", flush=True)
+            live.show(losses, left, at_once=done == total)
+        elif last:
+            losses[-iterations:] = map(float, losses[-iterations:])
+            mean = sum(losses[-iterations:]) / iterations
+            print(f"Train Epoch: {epoch} Loss: {mean:.6f}  ({duration(left)} left)", flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -69,28 +76,32 @@ class LiveCurve:
         from IPython.display import display  # here: training in a terminal needs no notebook
 
         self.config, self.iterations = config, iterations
-        self.losses: list[Any] = []
         self.drawn = 0.0
         self.handle = display({"text/plain": "training"}, raw=True, display_id=True)
 
-    def add(self, loss: Any, done: int, left: float) -> None:
-        """One more iteration; redraws at most every `REDRAW_SECONDS`, and at the end."""
-        self.losses.append(loss)
-        last = done == self.config.epochs * self.iterations
-        if last or time.perf_counter() - self.drawn > REDRAW_SECONDS:
-            self.handle.update(self.picture(done, left), raw=True)
+    def show(self, losses: list[Any], left: float, at_once: bool) -> None:
+        """Draw `losses`, unless that was done less than `REDRAW_SECONDS` ago; turns them to floats.
+
+        Args:
+            losses: of every iteration so far, in nats.
+            left: seconds to the end.
+            at_once: whether to draw in any case.
+        """
+        if at_once or time.perf_counter() - self.drawn > REDRAW_SECONDS:
+            losses[:] = map(float, losses)  # waits for the device
+            self.handle.update(self.picture(losses, left), raw=True)
             self.drawn = time.perf_counter()
 
-    def picture(self, done: int, left: float) -> dict[str, Any]:
+    def picture(self, losses: list[float], left: float) -> dict[str, Any]:
         """The curve so far as a MIME bundle."""
         from matplotlib.figure import Figure
 
-        self.losses = [float(loss) for loss in self.losses]
+        done = len(losses)
         state = "done" if left == 0 else f"{duration(left)} left"
         text = f"{self.config.describe()}: epoch {(done - 1) // self.iterations}, {state}"
         figure = Figure(figsize=(6.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot([i / self.iterations for i in range(done)], self.losses, lw=0.8)
+        axes.plot([i / self.iterations for i in range(done)], losses, lw=0.8)
         axes.set(title=text, xlabel="epoch", ylabel="loss (nats)", yscale="log")
         axes.set_xlim(0, self.config.epochs)
         buffer = io.BytesIO()

@@ -19,7 +19,8 @@ from pygments.formatters import HtmlFormatter
 
 from labkit import conclusions, notebook, published, tables
 from labkit.config import SCALES, Config, LabkitError, choice, seed_range
-from labkit.runs import Run, Store, write_atomically
+from labkit.runs import Run
+from labkit.store import Store, write_atomically
 
 NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size")
 TEMPLATES = Path(__file__).parent / "templates"

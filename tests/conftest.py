@@ -1,17 +1,20 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+import torture
 
 from labkit import data
 from labkit.config import Config
-from labkit.data import Data, Split
+from labkit.data import Data
 from labkit.runs import Run
+
+load = data.load  # as it is when no test has replaced it
 
 
 @pytest.fixture(autouse=True)
@@ -20,17 +23,13 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("LABKIT_SMOKE", raising=False)
     yield tmp_path / "runs"
-    data.load.cache_clear()
+    load.cache_clear()
 
 
 @pytest.fixture(scope="session")
 def small() -> Data:
     """120 training and 50 test images of mnist-5k: an epoch of 64 has a short last batch of 56."""
-    whole = data.load("mnist-5k")
-    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))[:120]
-    train = Split(whole.train.images[order], whole.train.labels[order])
-    test = Split(whole.test.images[::20], whole.test.labels[::20])
-    return Data("mnist-5k", train, test, whole.mean, whole.std, "small")
+    return dataclasses.replace(torture.small_data(), sha256="small")
 
 
 def made_up_run(

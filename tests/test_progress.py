@@ -6,12 +6,12 @@ from nbclient import NotebookClient
 from labkit.config import Config, ConfigError
 from labkit.progress import duration, track
 
-STEPS = [(0, 0, torch.tensor(0.5)), (0, 1, torch.tensor(0.25))]
+LOSSES = [torch.tensor(0.5), torch.tensor(0.25)]
 
 
 def lines(capsys, log):
-    passed = list(track(iter(STEPS), Config(epochs=1), 2, log))
-    assert passed == STEPS
+    passed = list(track(iter(LOSSES), Config(epochs=1), 2, log))
+    assert passed == LOSSES
     return capsys.readouterr().out.splitlines()
 
 
@@ -20,6 +20,16 @@ def test_a_line_an_epoch_in_the_originals_wording(capsys, monkeypatch):
     assert lines(capsys, "epoch") == [
         "relu, lr 0.01, batch 64, seed 0: training",
         "Train Epoch: 0 Loss: 0.375000  (0:00 left)",
+    ]
+
+
+def test_a_training_that_goes_on_counts_the_earlier_losses(capsys, monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    passed = list(track(iter(LOSSES[1:]), Config(epochs=2), 2, "epoch", [2.0, 1.0, 0.5]))
+    assert passed == LOSSES[1:]
+    assert capsys.readouterr().out.splitlines() == [
+        "relu, lr 0.01, batch 64, seed 0: goes on at epoch 1, iteration 1",
+        "Train Epoch: 1 Loss: 0.375000  (0:00 left)",
     ]
 
 
@@ -48,7 +58,7 @@ def test_jupyterlab_gets_a_live_curve_and_others_plain_lines(watched, monkeypatc
         monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     source = (
         "import torch\nfrom labkit.config import Config\nfrom labkit.progress import track\n"
-        "for _ in track([(0, 0, torch.tensor(0.5)), (0, 1, torch.tensor(0.2))], "
+        "for _ in track([torch.tensor(0.5), torch.tensor(0.2)], "
         "Config(epochs=1), 2, 'epoch'): pass"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])

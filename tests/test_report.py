@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from labkit import report
 from labkit.__main__ import cli
 from labkit.config import LabkitError
-from labkit.runs import Store
+from labkit.store import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 

@@ -10,7 +10,7 @@ from conftest import made_up_run
 from labkit import conclusions, plots, published, stats, tables
 from labkit.config import Config
 from labkit.model import build, layer_table
-from labkit.runs import Store
+from labkit.store import Store
 
 PAIR = {
     "lr 0.01": [made_up_run(losses=(1.0, 0.5), wrong={(2, 7): 3, (7, 2): 1})],

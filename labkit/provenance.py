@@ -1,0 +1,54 @@
+"""What trains a run, where and from which commit: the part of its record that is no number."""
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import labkit
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What runs, where and when."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    packages = ("torch", "torchvision", "numpy")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": {
+            "labkit": labkit.__version__,
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in packages},
+        },
+    }
+
+
+def resumed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The provenance of a training that began as `before` and goes on as `now`."""
+    again = {name: now[name] for name in ("date", "commit", "device", "threads")}
+    again["torch"] = now["versions"]["torch"]
+    return before | {"resumed": [*before.get("resumed", []), again]}
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout, with "+" if files differ from it; "" outside a checkout."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        found = git("rev-parse", "--short=10", "HEAD")
+        return found + ("+" if found and git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

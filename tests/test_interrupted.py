@@ -1,0 +1,336 @@
+"""Trainings that are killed, run out of memory or of disk: what goes on where, and what is said.
+
+The same at length is `tests/torture.py`.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jupyter_client
+import pytest
+import torch
+import torture
+from conftest import made_up_run
+from test_store import Bomb, RestrictedFileSize
+
+from labkit import checkpoint, experiment
+from labkit import model as models
+from labkit.checkpoint import SUFFIX, Checkpoint
+from labkit.config import Config
+from labkit.data import DeviceError
+from labkit.experiment import train_run
+from labkit.store import Store, StoreError, StoreWarning
+from labkit.train import fit, make_optimizer
+
+CPU = torch.device("cpu")
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(tmp_path):
+    counts = torture.kill(tmp_path, 5, random.Random())
+    assert counts["kills"] == 5
+
+
+def test_of_two_processes_one_trains_and_the_other_reads(tmp_path):
+    assert torture.race(tmp_path, 2, random.Random())["races"] == 2
+
+
+def test_no_damage_gives_a_wrong_number(tmp_path):
+    run = made_up_run(losses=(1.25, 0.5), wrong={(2, 7): 3})
+    counts = torture.damage(tmp_path, run, 200, random.Random())
+    assert counts["noticed"] > 150
+
+
+def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path):
+    """The same kernel goes on after an interrupt, and a new one after the old one's death."""
+    source = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        import torture
+        run = torture.train_here(Path({str(tmp_path / "runs")!r}))
+    """)
+    state = (
+        tmp_path / "runs" / f"{torture.CONFIG.digest(torture.data.checksum('mnist-5k'))}{SUFFIX}"
+    )
+
+    def work_until(done: int) -> None:
+        deadline = time.monotonic() + 120
+        while checkpoint.read_header(state).get("iterations", [0])[0] < done:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def run_cell(manager, client, then=None):
+        client.execute(source)
+        if then:
+            then(manager)
+        return client.get_shell_msg(timeout=120)["content"]
+
+    manager, client = jupyter_client.manager.start_new_kernel(kernel_name="python3")
+    try:
+        stop = run_cell(manager, client, lambda m: (work_until(3), m.interrupt_kernel()))
+        assert stop["ename"] == "KeyboardInterrupt"
+        client.execute(source)  # in the same kernel
+        work_until(checkpoint.read_header(state)["iterations"][0] + 3)
+    finally:
+        manager.shutdown_kernel(now=True)
+    assert state.exists()
+    manager, client = jupyter_client.manager.start_new_kernel(kernel_name="python3")
+    try:
+        assert run_cell(manager, client)["status"] == "ok"
+    finally:
+        manager.shutdown_kernel(now=True)
+    found = torture.find(tmp_path / "runs")
+    assert len(found.provenance["resumed"]) == 2 and not state.exists()
+    whole, weights, _ = torture.reference(tmp_path / "whole")
+    assert torture.same(found, whole)
+    assert (tmp_path / "runs.weights").read_text() == weights
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_fit_goes_on_in_the_middle_of_an_epoch_with_the_same_bits(small, optimizer):
+    config = Config(optimizer=optimizer, batch_size=50, epochs=2, seed=3, weight_decay=1e-3)
+    whole = models.build(config)
+    losses = list(fit(whole, make_optimizer(whole, config), small, config))
+    first = models.build(config)
+    before = make_optimizer(first, config)
+    steps = fit(first, before, small, config)
+    begun = [next(steps) for _ in range(4)]
+    again = models.build(config.replace(seed=9))
+    after = make_optimizer(again, config)
+    again.load_state_dict(first.state_dict())
+    after.load_state_dict(before.state_dict())
+    assert begun + list(fit(again, after, small, config, done=4)) == losses and len(losses) == 6
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "OVERHEAD", 1e9)
+
+
+def interrupted(config, small, path, at, monkeypatch):
+    """A checkpoint of `config` after `at` iterations."""
+    saves = []
+
+    def stop_at(self, header, state):
+        save(self, header, state)
+        saves.append(header["iterations"][0])
+        if saves[-1] == at:
+            raise KeyboardInterrupt
+
+    save = Checkpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(config, small, CPU, checkpoint=Checkpoint(path))
+    return Checkpoint(path)
+
+
+def test_a_run_goes_on_and_says_when_it_was_taken_up(small, often, tmp_path, monkeypatch, capsys):
+    config = Config(batch_size=50, epochs=3, lr=0.001)
+    whole = train_run(config, small, CPU)
+    state = interrupted(
+        config, small, tmp_path / f"{config.digest('small')}.checkpoint", 4, monkeypatch
+    )
+    date = state.started()
+    run = train_run(config, small, CPU, "epoch", state)
+    assert torture.same(run, whole)
+    assert "goes on at epoch 1, iteration 1" in capsys.readouterr().out
+    assert run.provenance["date"] == date
+    (again,) = run.provenance["resumed"]
+    assert again["device"] == "cpu (x86_64)" or again["device"].startswith("cpu")
+    assert run.provenance["seconds"] >= run.history["seconds"].sum()
+
+
+def test_a_run_killed_before_it_was_kept_needs_only_its_answers(
+    small, often, tmp_path, monkeypatch
+):
+    config = Config(batch_size=50, epochs=2, lr=0.001)
+    whole = train_run(config, small, CPU)
+    path = tmp_path / f"{config.digest('small')}.checkpoint"
+    state = interrupted(config, small, path, 5, monkeypatch)
+    assert torture.same(train_run(config, small, CPU, checkpoint=state), whole)
+
+
+def test_a_divergence_survives_an_interruption(small, often, tmp_path, monkeypatch):
+    config = Config(batch_size=50, epochs=3, lr=1e30)
+    whole = train_run(config, small, CPU)
+    assert whole.diverged > (0, 0)
+    path = tmp_path / f"{config.digest('small')}.checkpoint"
+    state = interrupted(config, small, path, 1, monkeypatch)
+    assert torture.same(train_run(config, small, CPU, checkpoint=state), whole)
+
+
+def state_of(config, path, **changes):
+    """A checkpoint file with one tensor in it."""
+    header = {"config": config.to_dict(), "recipe": 1, "data_sha256": "made up", **changes}
+    state = Checkpoint(path / f"{config.digest('made up')}{SUFFIX}")
+    state.save(header, {"weights": torch.ones(3)})
+    return state
+
+
+def test_a_checkpoint_of_another_run_or_format_is_set_aside_or_refused(tmp_path, monkeypatch):
+    state = state_of(Config(seed=1), tmp_path)
+    os.rename(state.path, tmp_path / f"{Config().digest('made up')}{SUFFIX}")
+    moved = Checkpoint(tmp_path / f"{Config().digest('made up')}{SUFFIX}")
+    with pytest.warns(StoreWarning, match="the state of another run .* set aside"):
+        assert moved.load(CPU) is None
+    state = state_of(Config(), tmp_path, format=0)
+    with pytest.warns(StoreWarning, match="written by an older labkit"):
+        assert state.load(CPU) is None
+    with pytest.raises(StoreError, match="written by a newer labkit"):
+        state_of(Config(), tmp_path, format=10**6).load(CPU)
+
+
+def test_a_checkpoint_is_read_without_executing_anything(tmp_path):
+    state = state_of(Config(), tmp_path)
+    header, _ = state.load(CPU)
+    state.save(header, {"weights": Bomb()})
+    with pytest.warns(StoreWarning, match="holds more than tensors and plain values.* set aside"):
+        assert state.load(CPU) is None
+
+
+def test_a_full_disk_stops_checkpoints_and_not_the_training(small, often, tmp_path):
+    config = Config(batch_size=50, epochs=1, lr=0.001)
+    state = Checkpoint(tmp_path / f"{config.digest('small')}{SUFFIX}")
+    with RestrictedFileSize(10**6), pytest.warns(StoreWarning, match="no checkpoint") as said:
+        run = train_run(config, small, CPU, checkpoint=state)
+    assert len(said) == 1 and "File too large" in str(said[0].message)
+    assert torture.same(run, train_run(config, small, CPU))
+    assert list(tmp_path.iterdir()) == []  # no half a file
+
+
+def test_checkpoints_are_seldom_on_a_slow_disk_and_frequent_on_a_fast_one(tmp_path, monkeypatch):
+    state = Checkpoint(tmp_path / "x")
+    now = state.last
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    assert not state.due()
+    now += 46
+    assert state.due()
+    state.cost = 3.0
+    assert not state.due()
+    now += 105  # three seconds are two per cent of 150
+    assert state.due()
+
+
+def test_a_retraining_goes_on_from_its_own_checkpoint_alone(small, often, monkeypatch, own_store):
+    monkeypatch.setattr("labkit.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    config = Config(batch_size=50, epochs=2, lr=0.001)
+    path = own_store / f"{config.digest('small')}{SUFFIX}"
+    own_store.mkdir()
+    dates = iter([f"2026-01-01T00:00:0{second}+00:00" for second in range(10)])
+    provenance = experiment.provenance
+    monkeypatch.setattr(
+        experiment, "provenance", lambda device: provenance(device) | {"date": next(dates)}
+    )
+
+    def times_resumed(**options) -> int:
+        run = experiment.run(config, device="cpu", log="none", **options)
+        return -1 if run.recorded else len(run.provenance.get("resumed", []))
+
+    interrupted(config, small, path, 2, monkeypatch)  # begun at second 0
+    assert times_resumed(retrain="2026-01-01T00:00:01") == 0  # it asks for what is later
+    assert times_resumed() == -1 and not path.exists()
+    interrupted(config, small, path, 2, monkeypatch)  # a retraining that was stopped
+    assert times_resumed() == -1 and path.exists()
+    assert times_resumed(retrain=True) == 1
+    assert times_resumed(retrain=True) == 0
+    assert not path.exists()
+
+
+def test_a_checkpoint_left_by_a_kill_after_the_end_goes(small, often, monkeypatch, own_store):
+    monkeypatch.setattr("labkit.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    config = Config(batch_size=50, epochs=1, lr=0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "remove", lambda self: None)
+        experiment.run(config, device="cpu", log="none")
+    assert list(own_store.glob(f"*{SUFFIX}"))
+    assert experiment.run(config, device="cpu", log="none").recorded
+    assert not list(own_store.glob(f"*{SUFFIX}"))
+
+
+def test_too_little_memory_is_a_sentence_with_the_setting_to_lower(tmp_path):
+    """A process that really has too little; the checkpoint beside it stays."""
+    source = """
+        import resource, sys, torch
+        from labkit import data, experiment
+        from labkit.config import Config
+        from labkit.__main__ import main
+        loaded = data.load("mnist-5k")
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+        try:
+            experiment.run(Config(batch_size=2000, epochs=1), device="cpu")
+        except data.DeviceError as error:
+            print("SENTENCE", error)
+    """
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("limits the memory as only Linux can")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True
+    )
+    assert (
+        "SENTENCE the memory of the device cpu does not suffice for batch_size 2000; lower "
+        "batch_size" in done.stdout
+    ), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "lower batch_size"),
+        (MemoryError(), "lower batch_size"),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "was lost"),
+        (RuntimeError("CUDA error: device-side assert triggered\nmore"), "was lost"),
+    ],
+)
+def test_failures_of_the_hardware_keep_the_checkpoint(
+    error, said, small, often, tmp_path, monkeypatch
+):
+    config = Config(batch_size=50, epochs=2, lr=0.001)
+    path = tmp_path / f"{config.digest('small')}{SUFFIX}"
+
+    def failing(model, optimizer, data, config, done=0):
+        for number, loss in enumerate(fit(model, optimizer, data, config, done)):
+            if number == 3:
+                raise error
+            yield loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "fit", failing)
+        with pytest.raises(DeviceError, match=said):
+            train_run(config, small, CPU, checkpoint=Checkpoint(path))
+    assert torture.same(
+        train_run(config, small, CPU, checkpoint=Checkpoint(path)), train_run(config, small, CPU)
+    )
+
+
+def test_other_errors_are_not_taken_for_the_hardwares(small, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("shapes do not match")
+        yield
+
+    monkeypatch.setattr(experiment, "fit", failing)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train_run(Config(epochs=1), small, CPU)
+
+
+def test_a_checkpoint_header_can_be_read_alone_and_never_fails(tmp_path):
+    state = state_of(Config(), tmp_path, iterations=[3, 2, 6])
+    assert checkpoint.read_header(state.path)["iterations"] == [3, 2, 6]
+    for content in (b"", b"\n\n", b"x\n{", b"x\n[1]\n", bytes(500)):
+        state.path.write_bytes(content)
+        assert checkpoint.read_header(state.path) == {}
+        assert state.started() == ""
+    assert checkpoint.read_header(tmp_path / "none") == {}
+    assert json.dumps(checkpoint.read_header(state.path)) == "{}"
+    assert Store(tmp_path, shipped=None).get(Config().digest("made up")) is None
