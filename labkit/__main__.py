@@ -1,12 +1,16 @@
-"""The command line: `labkit report`."""
+"""The command line: `labkit report`, `labkit verify` and `labkit runs`."""
 
+import itertools
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from labkit.config import DATASETS, SCALES, LabkitError
+
+MOST_SHOWN = 20  # of the places where something is wrong
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,6 +48,115 @@ def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str
     start = time.perf_counter()
     page = build(output, parameters=dict(parameters), **options)
     print(f"The lab report is {page.absolute()} ({time.perf_counter() - start:.0f} s).")
+
+
+@cli.command()
+@click.argument("target", required=False, type=click.Path(path_type=Path))
+def verify(target: Path | None) -> None:
+    """Make every table and sentence of TARGET again from the records, and compare.
+
+    TARGET is a page, a report's folder, an executed notebook, a record or a folder of records; by
+    default ./report, or else the user's records. Fails, and names the place, where an altered
+    digit is found.
+    """
+    from labkit import verify as checking
+    from labkit.store import Store
+
+    start = time.perf_counter()
+    default = Path("report")
+    target = target or (default if default.is_dir() else Store().folder)
+    verdict = checking.verify(target)
+    counts = [f"{count} {kind}" for kind, count in verdict.checked.items()]
+    print(f"{target}: {', '.join(counts)} checked in {time.perf_counter() - start:.1f} s.")
+    for problem in verdict.problems[:MOST_SHOWN]:
+        print(f"- {problem}")
+    if len(verdict.problems) > MOST_SHOWN:
+        print(f"- and {len(verdict.problems) - MOST_SHOWN} more")
+    if verdict.problems:
+        many = len(verdict.problems)
+        raise LabkitError(f"{many} place{'s do' if many > 1 else ' does'} not agree.")
+    print("Everything agrees.")
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def runs(context: click.Context) -> None:
+    """List the runs at hand; or show, export and delete some."""
+    if context.invoked_subcommand:
+        return
+    from labkit.inventory import listing, overview
+    from labkit.store import Store
+
+    table = listing(Store())
+    if table.empty:
+        print(f"There are no runs in {Store().folder}.")
+    for place, part in table.groupby("folder", sort=False):
+        print(f"{place}:")
+        print(overview(part).to_string(index=False))
+
+
+@runs.command()
+@click.argument("record")
+def show(record: str) -> None:
+    """What is known of RECORD, named as `labkit runs` lists it or by its first letters."""
+    from labkit import inventory, tables
+    from labkit.checkpoint import SUFFIX, read_header
+    from labkit.store import Store
+
+    store = Store()
+    name = inventory.resolve(store, record)
+    row = inventory.listing(store).set_index("record").loc[[name]]
+    print(f"{name}: {'; '.join(row['status'])}")
+    if found := store.get(name):
+        _print({"config": found.config.to_dict(), **found.provenance})
+        print(found.history.to_string(index=False, na_rep="–"))
+        print(tables.per_class({"": [found]}))
+    elif header := read_header(store.folder / f"{name}{SUFFIX}"):
+        _print(header)
+
+
+@runs.command()
+@click.argument("file", default="-", type=click.File("w"))
+def export(file: TextIO) -> None:
+    """Write the list to FILE as CSV, with full precision; by default to the terminal."""
+    from labkit.inventory import listing
+    from labkit.store import Store
+
+    listing(Store()).to_csv(file, index=False)
+
+
+@runs.command()
+@click.argument("records", nargs=-1)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(records: tuple[str, ...], yes: bool) -> None:
+    """Delete what is left of partial runs, and damaged files that were set aside.
+
+    Of all, or only of RECORDS. Finished runs stay.
+    """
+    from labkit import inventory
+    from labkit.store import Store
+
+    store = Store()
+    names = [inventory.resolve(store, record) for record in records]
+    names = names or list(dict.fromkeys(inventory.listing(store)["record"]))
+    chosen = {name: paths for name in names if (paths := inventory.files(store, name)) or records}
+    if not chosen:
+        print("There is nothing to delete.")
+        return
+    for path in itertools.chain.from_iterable(chosen.values()):
+        print(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)")
+    if not yes:
+        click.confirm("Delete these?", abort=True)
+    for name in chosen:
+        inventory.delete(store, name)
+
+
+def _print(values: dict[str, object]) -> None:
+    """Names and values, a line each; what is nested in short."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items())
+        print(f"{name}: {value}")
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """Sentences of judgement, computed from runs; each says on how many runs it rests."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from labkit import published, stats
 from labkit.config import DATASETS, SCALES, Config
+from labkit.origin import MIME, made
 from labkit.runs import Run, Runs, divergences, off_diagonal, total_confusion
 
 
@@ -16,9 +17,11 @@ class Text:
     """Markdown that a notebook shows."""
 
     markdown: str
+    origin: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"text/markdown": self.markdown, "text/plain": self.markdown}
+        shown = {"text/markdown": self.markdown, "text/plain": self.markdown}
+        return shown | {MIME: self.origin}
 
     def __repr__(self) -> str:
         return self.markdown
@@ -32,6 +35,7 @@ def scale_name(config: Config) -> str:
     return "own"
 
 
+@made
 def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
     """What this page's numbers rest on, and whether they can stand beside the original's."""
     runs = f"{seeds} run{'s' * (seeds > 1)} a setting"
@@ -59,6 +63,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+@made
 def accuracy(runs: Runs) -> Text:
     """Whether each setting passes 99 % on both splits, by the 95 % interval of its answers."""
     lines = _divergences(runs)
@@ -114,6 +119,7 @@ def extreme(group: Sequence[Run], split: str, digits: Sequence[int], best: bool)
     return f"that {claimed} should be {rank} is {verdict}; {rank} in this count: {named}"
 
 
+@made
 def digits(group: Sequence[Run]) -> Text:
     """The original's statement on 8, 2 and 7 (section 1.3) against its own tables and these runs.
 
@@ -161,6 +167,7 @@ def digits(group: Sequence[Run]) -> Text:
     return Text("\n".join(lines))
 
 
+@made
 def loss(runs: Runs) -> Text:
     """Which setting has the lowest training loss after each epoch, and whether that is certain."""
     lost, runs = _divergences(runs), finite(runs)
@@ -196,6 +203,7 @@ def loss(runs: Runs) -> Text:
     return Text("\n".join(lines))
 
 
+@made
 def compare(runs: Runs) -> Text:
     """Test accuracy of every setting against the first one, with a test."""
     lines, compared = _divergences(runs), finite(runs)
@@ -224,6 +232,7 @@ def compare(runs: Runs) -> Text:
     return Text("\n".join(lines))
 
 
+@made
 def printed(section_number: str) -> Text:
     """What the original's own accuracy tables can carry, for one section against the baseline."""
     base = published.SECTIONS[0]
@@ -237,6 +246,7 @@ def printed(section_number: str) -> Text:
     )
 
 
+@made
 def excerpt(run: Run) -> Text:
     """The original's iteration log against this run at the same place, and against itself."""
     log = published.EXCERPTS[0]

@@ -1,9 +1,18 @@
-"""The report: the notebooks run by papermill, exported by nbconvert, joined into one HTML file."""
+"""The report: the notebooks run by papermill, exported by nbconvert, joined into one HTML file.
 
+What it leaves is a bundle that can be verified anywhere: the page, the executed notebooks, copies
+of the records behind them, and a manifest that says what ran and how it ended.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +24,20 @@ from bs4 import BeautifulSoup
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
-from labkit import conclusions, notebook, published, tables
+from labkit import conclusions, notebook, origin, published, tables
 from labkit.config import SCALES, Config, LabkitError, choice, seed_range
+from labkit.provenance import commit
 from labkit.runs import Run
-from labkit.store import Store, write_atomically
+from labkit.store import Store, StoreError, write_atomically
 
 NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size")
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "lab-report.html"
+MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"  # the folder of a report until it is complete
 
 
 class ReportError(LabkitError):
@@ -33,13 +46,24 @@ class ReportError(LabkitError):
 
 @dataclass(frozen=True)
 class Section:
-    """One executed notebook of the page: its title, its HTML and the records that it shows."""
+    """One executed notebook of the page.
+
+    Attributes:
+        name: the notebook's, without its ending.
+        status: "complete", "partial" (some of its cells ran) or "failed" (none, or not at all).
+        reason: why it is not complete, as sentences.
+        title, body: its first heading, and all of it as HTML.
+        headings: anchor and text of those below.
+        runs: what its outputs say of the runs behind them, see `origin.runs_in`.
+    """
 
     name: str
-    title: str
-    body: str
-    headings: list[tuple[str, str]]  # anchor and text
-    records: list[str]
+    status: str
+    reason: str = ""
+    title: str = ""
+    body: str = ""
+    headings: list[tuple[str, str]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
 
 def notebook_folder() -> Path:
@@ -62,38 +86,166 @@ def build(
 ) -> Path:
     """Run the four notebooks and write the page `folder/lab-report.html`; its path.
 
-    The executed notebooks stay in `folder/notebooks`. `dataset` and `epochs` default to the
-    scale's. `parameters` go to every notebook that has one of that name.
+    Beside it stay the executed notebooks (`notebooks`), copies of the records behind the page
+    (`runs`) and `manifest.json`. All of it is made in `folder/unfinished` and moved when it is
+    complete; if a notebook fails, the others still run, and what there is stays in that folder.
+    `dataset` and `epochs` default to the scale's. `parameters` go to every notebook that has one
+    of that name.
 
     Raises:
         LabkitError: a value is not possible, the folder cannot be written, or a notebook failed;
             the page that was there before is left as it was.
     """
-    started = datetime.now(UTC)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     own = {"dataset": dataset, "epochs": epochs}
     shared = SCALES[choice("scale", scale, SCALES)] | {
         k: v for k, v in own.items() if v is not None
     }
     shared |= {"seeds": seeds, "device": device}
     # A date, so that the baseline is trained once and not by every notebook again.
-    shared["retrain"] = started.isoformat(timespec="seconds") if retrain else "no"
+    shared["retrain"] = started if retrain else "no"
     plans = plan(shared, dict(parameters or {}))
+    draft = folder / UNFINISHED
     try:
-        (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        for name in ("notebooks", "runs"):
+            (draft / name).mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".writable", b"")
         (folder / ".writable").unlink()
     except OSError as error:
         raise ReportError(
             f"the output folder {folder} cannot be written ({error.strerror}); choose another."
         ) from error
-    sections = []
-    for number, (name, values) in enumerate(plans.items(), start=1):
-        print(f"[{number}/{len(plans)}] {name}", flush=True)
-        sections.append(export(name, execute(name, values, folder / "notebooks" / f"{name}.ipynb")))
-    seconds = (datetime.now(UTC) - started).total_seconds()
-    page = render(sections, started, seconds)
-    write_atomically(folder / PAGE, page.encode())
+
+    sections: list[Section] = []
+    with kept_runs(draft / "runs"):
+        store = Store()
+        finish(draft, plans, sections, store, started)
+        for number, (name, values) in enumerate(plans.items(), start=1):
+            print(f"[{number}/{len(plans)}] {name}", flush=True)
+            sections.append(section(name, values, draft / "notebooks" / f"{name}.ipynb"))
+            for run in sections[-1].runs:
+                with contextlib.suppress(StoreError):  # `stale` says so
+                    store.copy(run["run"], draft / "runs")
+            manifest = finish(draft, plans, sections, store, started)
+    if manifest["status"] != "complete":
+        broken = [part for part in sections if part.status != "complete"]
+        raise ReportError(
+            f"{len(broken)} of {len(sections)} notebooks did not finish: "
+            f"{' '.join(part.reason for part in broken)} The page was not replaced; what there is "
+            f"stands in {draft / PAGE}."
+        )
+    publish(draft, folder)
     return folder / PAGE
+
+
+@contextlib.contextmanager
+def kept_runs(folder: Path) -> Iterator[None]:
+    """Let the notebooks keep their runs in `folder` where the user's own cannot be written."""
+    store = Store()
+    try:
+        with store.claim("report"):
+            writable = True
+    except StoreError:
+        writable = False
+    before = os.environ.get("LABKIT_RUNS")
+    try:
+        if not writable:
+            print(f"{store.folder} cannot be written; the report keeps its runs in {folder}.")
+            os.environ["LABKIT_RUNS"] = os.pathsep.join(map(str, [folder, *store.places]))
+        yield
+    finally:
+        if not writable:
+            os.environ.pop("LABKIT_RUNS")
+            os.environ |= {"LABKIT_RUNS": before} if before else {}
+
+
+def publish(draft: Path, folder: Path) -> None:
+    """Move a complete report out of its draft; the page comes last, so that it is never ahead."""
+    for name in ("notebooks", "runs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("notebooks", "runs", MANIFEST, PAGE):
+        os.replace(draft / name, folder / name)
+    shutil.rmtree(draft)
+
+
+def finish(
+    draft: Path,
+    plans: Mapping[str, Mapping[str, Any]],
+    sections: list[Section],
+    store: Store,
+    started: str,
+) -> dict[str, Any]:
+    """Write the page as far as it is, and then the manifest that goes with it; the manifest."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    done = {part.name: {"status": part.status, "reason": part.reason} for part in sections}
+    shown = [run for part in sections for run in part.runs]
+    copies = Store(draft / "runs", shipped=None)
+    runs = {name: copies.get(name) for name in dict.fromkeys(run["run"] for run in shown)}
+    present = {name: run for name, run in runs.items() if run}
+    base = next(iter(plans.values()))
+    config = Config(dataset=base["dataset"], epochs=1 if notebook.smoke() else base["epochs"])
+    complete = all(part.status == "complete" for part in sections) and len(sections) == len(plans)
+    manifest = {
+        "format": 1,
+        "status": "complete" if complete else "partial",
+        "scale": "smoke" if notebook.smoke() else conclusions.scale_name(config),
+        "stale": stale(shown, store, {name: run.checksum for name, run in present.items()}),
+        "started": started,
+        "finished": now,
+        "commit": commit(),
+        "notebooks": {
+            name: {
+                **done.get(name, {"status": "not run", "reason": ""}),
+                "parameters": dict(values),
+            }
+            for name, values in plans.items()
+        },
+        "runs": {
+            name: {
+                "setting": setting_name(run.config),
+                "seed": run.config.seed,
+                "source": "recorded" if run.provenance["date"] < started else "trained now",
+                "scale": conclusions.scale_name(run.config),
+                "date": run.provenance["date"],
+                "commit": run.provenance["commit"],
+                "device": run.provenance["device"],
+                "sha256": run.checksum,
+            }
+            for name, run in present.items()
+        },
+    }
+    grouped: dict[str, list[Run]] = {}
+    for run in present.values():
+        grouped.setdefault(setting_name(run.config), []).append(run)
+    write_atomically(draft / PAGE, render(manifest, config, sections, grouped).encode())
+    paths = [draft / PAGE, *sorted((draft / "notebooks").glob("*.ipynb"))]
+    manifest["files"] = {
+        str(path.relative_to(draft)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
+    write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def stale(shown: list[dict[str, Any]], store: Store, copied: Mapping[str, str]) -> list[str]:
+    """Sentences on runs of which the page shows other numbers than those on record.
+
+    That is so when another process trained a run again while the notebooks ran.
+    """
+    sentences = []
+    for name in dict.fromkeys(run["run"] for run in shown):
+        checksums = {run["sha256"] for run in shown if run["run"] == name}
+        try:
+            kept = store.get(name)
+        except StoreError as error:
+            sentences.append(str(error))
+            continue
+        if kept is None or name not in copied:
+            sentences.append(f"Run {name} is not on record.")
+        elif checksums | {copied[name]} != {kept.checksum}:
+            sentences.append(f"Run {name} was trained again while the notebooks ran.")
+    return sentences
 
 
 def plan(shared: Mapping[str, Any], parameters: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -124,16 +276,30 @@ def plan(shared: Mapping[str, Any], parameters: dict[str, str]) -> dict[str, dic
     }
 
 
+def section(name: str, values: Mapping[str, Any], target: Path) -> Section:
+    """One notebook run and exported; also if it failed, as far as it came."""
+    try:
+        return export(name, execute(name, values, target))
+    except ReportError as error:
+        print(error, flush=True)
+        executed = nbformat.read(target, as_version=4) if target.is_file() else None
+        outputs = (
+            [out for cell in executed.cells for out in cell.get("outputs", [])] if executed else []
+        )
+        if any(out.output_type in ("display_data", "execute_result") for out in outputs):
+            return replace(export(name, executed), status="partial", reason=str(error))
+        return Section(name, "failed", str(error), title=name)
+
+
 def execute(name: str, values: Mapping[str, Any], target: Path) -> nbformat.NotebookNode:
     """Run one notebook with papermill and keep it, executed, at `target`.
 
     Raises:
         ReportError: a cell failed, or the kernel died; says which cell.
     """
-    source = notebook_folder() / f"{name}.ipynb"
     try:
         executed = papermill.execute_notebook(
-            source,
+            notebook_folder() / f"{name}.ipynb",
             target,
             dict(values),
             kernel_name="python3",
@@ -145,19 +311,16 @@ def execute(name: str, values: Mapping[str, Any], target: Path) -> nbformat.Note
         first = error.source.strip().splitlines()[0]
         raise ReportError(
             f"notebook {name} failed in cell {error.cell_index + 1} ({first}): {error.ename}: "
-            f"{error.evalue} The page was not replaced; the notebook as far as it came is {target}."
+            f"{error.evalue.rstrip('.')}."
         ) from error
     except DeadKernelError as error:
         raise ReportError(
-            f"notebook {name} failed: its kernel died in cell {_next_cell(target)}. The page was "
-            f"not replaced; the notebook as far as it came is {target}."
+            f"notebook {name} failed: its kernel died in cell {_next_cell(target)}."
         ) from error
+    # Papermill takes an aborted notebook for a complete one.
     unrun = [c for c in executed.cells if c.cell_type == "code" and c.execution_count is None]
     if unrun:
-        raise ReportError(
-            f"notebook {name} failed: {len(unrun)} of its cells never ran. The page was not "
-            "replaced."
-        )
+        raise ReportError(f"notebook {name} failed: {len(unrun)} of its cells never ran.")
     return executed
 
 
@@ -179,6 +342,10 @@ def export(name: str, executed: nbformat.NotebookNode) -> Section:
         exclude_output_prompt=True,
     )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
+    kept = [
+        cell for cell in executed.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])
+    ]
+    executed.cells = kept  # without papermill's own words on a failure; the page has better ones
     body, _ = exporter.from_notebook_node(executed)
     soup = BeautifulSoup(body, "html.parser")
     title, headings = name, []
@@ -194,43 +361,42 @@ def export(name: str, executed: nbformat.NotebookNode) -> Section:
             headings.append((heading["id"], text))
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
-    return Section(name, title, str(soup), headings, list(records(executed)))
+    outputs = [output for cell in kept for output in cell.get("outputs", [])]
+    runs = list(origin.runs_in([out.get("data", {}).get(origin.MIME) for out in outputs]))
+    return Section(name, "complete", "", title, str(soup), headings, runs)
 
 
-def records(executed: nbformat.NotebookNode) -> Iterator[str]:
-    """The names of the records behind a notebook's tables, as its outputs state them."""
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            yield from output.get("data", {}).get(tables.MIME, {}).get("records", [])
-
-
-def render(sections: list[Section], started: datetime, seconds: float) -> str:
-    """The page, from its sections and from the records that they name."""
-    store = Store()
-    names = dict.fromkeys(digest for section in sections for digest in section.records)
-    runs: dict[str, list[Run]] = {}
-    for run in filter(None, map(store.get, names)):
-        runs.setdefault(setting_name(run.config), []).append(run)
-    first = next(iter(runs.values()))
-    since = started.isoformat(timespec="seconds")
-    dates = [run.provenance["date"] for group in runs.values() for run in group]
+def render(
+    manifest: Mapping[str, Any],
+    config: Config,
+    sections: list[Section],
+    runs: Mapping[str, list[Run]],
+) -> str:
+    """The page, from what ran and from the runs that it names, grouped by setting."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    first = next(iter(runs.values()), [])
+    shown = [tables.summary(runs), tables.provenance(runs, manifest["started"])] if runs else []
+    summary, provenance = (
+        [origin.marked(table.html(), table.origin) for table in shown] if shown else ("", "")
+    )
+    took = datetime.fromisoformat(manifest["finished"]) - datetime.fromisoformat(
+        manifest["started"]
+    )
+    sources = [run["source"] for run in manifest["runs"].values()]
     return environment.get_template("page.html.j2").render(
-        scale=conclusions.scale_name(first[0].config),
-        smoke=notebook.smoke(),
-        config=first[0].config,
+        manifest=manifest,
+        config=config,
         n=len(first),
         sections=sections,
-        summary=tables.summary(runs).html(),
-        provenance=tables.provenance(runs, since).html(),
-        versions=first[0].provenance["versions"],
-        commit=first[0].provenance["commit"],
-        date=started.strftime("%Y-%m-%d %H:%M UTC"),
-        seconds=seconds,
-        trained=sum(date >= since for date in dates),
-        recorded=sum(date < since for date in dates),
+        summary=summary,
+        provenance=provenance,
+        versions=first[0].provenance["versions"] if first else {},
+        date=manifest["started"][:16].replace("T", " ") + " UTC",
+        seconds=took.total_seconds(),
+        trained=sources.count("trained now"),
+        recorded=sources.count("recorded"),
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )
 

@@ -92,6 +92,15 @@ class Store:
                 warnings.warn(f"{error} It is left out.", StoreWarning, stacklevel=2)
         return None
 
+    def copy(self, digest: str, folder: Path) -> None:
+        """Copy a record and its arrays, byte by byte, into another folder; nothing if not there."""
+        for place in self.places:
+            if (path := place / f"{digest}.json").is_file():
+                arrays = json.loads(path.read_bytes())["arrays"]["file"]
+                for name in (arrays, path.name):
+                    write_atomically(folder / name, (place / name).read_bytes())
+                return
+
     def save(self, run: Run) -> Run:
         """Keep `run`; the run with its checksum.
 
@@ -131,14 +140,13 @@ class Store:
     def claim(self, digest: str, log: str = "none") -> Iterator[None]:
         """Hold a run, so that no other process trains it; waits, and says so, while one does.
 
-        The system frees the lock when its process dies.
 
         Raises:
             StoreError: the folder cannot be written.
         """
         try:
-            (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".locks" / f"{digest}.lock")
+            lock = lock_of(self.folder, digest)
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -158,6 +166,11 @@ class Store:
             lock.release()
 
 
+def lock_of(folder: Path, digest: str) -> FileLock:
+    """The lock of whoever trains this run; the system frees it when its process dies."""
+    return FileLock(folder / ".locks" / f"{digest}.lock")
+
+
 def checksum(record: dict[str, Any]) -> str:
     """SHA-256 of a record's content, whatever its spaces and the order of its keys."""
     content = {key: value for key, value in record.items() if key != "sha256"}
@@ -173,11 +186,13 @@ def load(path: Path) -> Run:
     """
     try:
         record = json.loads(path.read_bytes())
-        if record.get("sha256") != checksum(record):
-            raise ValueError("its content does not have the checksum that it states")
         refuse_newer(path, record["format"])
+        if record["format"] < FORMAT:
+            raise ValueError("it was written by an older labkit, in another format")
         if identity(record["config"], record["recipe"], record["data_sha256"]) != path.stem:
             raise ValueError("it is the record of another run than its name says")
+        if record["sha256"] != checksum(record):
+            raise ValueError("its content does not have the checksum that it states")
         packed = (path.parent / record["arrays"]["file"]).read_bytes()
         if hashlib.sha256(packed).hexdigest() != record["arrays"]["sha256"]:
             raise ValueError("its arrays do not have the checksum that it states")

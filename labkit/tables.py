@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from labkit import published, stats
-from labkit.config import DATASETS
+from labkit.config import DATASETS, Config
+from labkit.origin import MIME, made
 from labkit.runs import Run, Runs, class_noun, divergences, off_diagonal, total_confusion
-
-#: Under this type a notebook's output names the records that its tables rest on.
-MIME = "application/vnd.labkit+json"
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Table:
     frame: pd.DataFrame
     caption: str
     decimals: Mapping[str, int] = field(default_factory=dict)
-    records: Sequence[str] = ()  # names of the runs behind it, for the report to find
+    origin: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
 
     def _cells(self) -> pd.DataFrame:
         columns = [self._shown(name, self.frame[name]) for name in self.frame]
@@ -59,12 +57,13 @@ class Table:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle = {"text/html": self.html(), "text/plain": repr(self)}
-        return bundle | ({MIME: {"records": list(self.records)}} if self.records else {})
+        return bundle | {MIME: self.origin}
 
     def __repr__(self) -> str:
         return f"{self.caption}\n{self._cells().to_string()}"
 
 
+@made
 def epochs(runs: Runs) -> Table:
     """Mean training loss by epoch and setting, with the original's printed loss beside it."""
     columns = {}
@@ -78,6 +77,7 @@ def epochs(runs: Runs) -> Table:
     return Table(frame, caption, {"here": 6, "original": 6})
 
 
+@made
 def per_class(runs: Runs, split: str = "test") -> Table:
     """Accuracy of every digit and in total on "train" or "test", beside the original's table.
 
@@ -111,6 +111,7 @@ def per_class(runs: Runs, split: str = "test") -> Table:
     return Table(frame, caption, dict.fromkeys(("accuracy %", "low", "high", "original %"), 2))
 
 
+@made
 def summary(runs: Runs) -> Table:
     """One row a setting: loss of the first and the last epoch and both accuracies, and theirs."""
     rows = {}
@@ -149,6 +150,7 @@ def summary(runs: Runs) -> Table:
     return Table(frame.rename_axis("setting"), caption, decimals)
 
 
+@made
 def work(runs: Runs) -> Table:
     """What an epoch of each setting costs: equal epochs are not equal work."""
     rows = {}
@@ -166,6 +168,7 @@ def work(runs: Runs) -> Table:
     return Table(frame, caption, {"seconds an epoch": 2})
 
 
+@made
 def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> Table:
     """The classes most often taken for another one, summed over the runs of one setting."""
     noun = class_noun(group[0])
@@ -192,8 +195,12 @@ def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> 
     return Table(frame, caption, {f"% of the {noun}": 2})
 
 
-def layers(frame: pd.DataFrame) -> Table:
-    """The layer table of `model.layer_table` with its totals."""
+@made
+def layers(config: Config) -> Table:
+    """The layer table of the config's network, see `model.layer_table`, with its totals."""
+    from labkit import model  # here: no other table needs torch
+
+    frame = model.layer_table(model.build(config))
     norms = frame[frame["kind"] == "BatchNorm2d"]
     shown = frame[frame["multiply_adds"] > 0].set_index("name")
     shown = shown.assign(
@@ -216,6 +223,7 @@ def layers(frame: pd.DataFrame) -> Table:
     return Table(shown, caption)
 
 
+@made
 def provenance(runs: Runs, since: str = "9999") -> Table:
     """What ran, when, where and from which commit; the record's name finds it in the store.
 
@@ -241,9 +249,8 @@ def provenance(runs: Runs, since: str = "9999") -> Table:
         for run in group
     ]
     frame = pd.DataFrame(rows).set_index("setting")
-    records = [run.digest for group in runs.values() for run in group]
     caption = "The runs behind these numbers; seconds: training and evaluation"
-    return Table(frame, caption, {"seconds": 1}, records)
+    return Table(frame, caption, {"seconds": 1})
 
 
 def seeds_of(runs: Runs) -> str:

@@ -1,10 +1,25 @@
 import dataclasses
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from conftest import made_up_run
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.config import Config, ConfigError, names, vary
+from labkit import notebook
+from labkit.config import Config, ConfigError, LabkitError, names, vary
+from labkit.store import Store
+
+#: What a notebook's first cell hands over.
+NOTEBOOK_PARAMETERS = {
+    "dataset": "mnist-5k",
+    "epochs": 5,
+    "seeds": 1,
+    "device": "cpu",
+    "retrain": "no",
+}
 
 
 @pytest.mark.parametrize(
@@ -65,15 +80,67 @@ def test_a_batch_of_one_image_is_refused(batch_size):
         Config(batch_size=batch_size)
 
 
-@given(st.sampled_from([f.name for f in dataclasses.fields(Config)]), st.data())
-def test_anything_is_a_config_that_round_trips_or_a_sentence(field, data):
-    anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+NUMBERS = st.integers() | st.floats() | st.integers(1, 5000) | st.floats(1e-6, 1)
+WORDS = st.text() | st.sampled_from(
+    [
+        "relu",
+        "Tanh ",
+        "mnist",
+        "adam",
+        "sgd",
+        "false",
+        "no",
+        "1e3",
+        "1e-3",
+        " 64 ",
+        "0-1",
+        "kaiming",
+    ]
+)
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | NUMBERS
+    | WORDS
+    | NUMBERS.map(str)
+    | st.binary()
+    | st.lists(st.integers(), max_size=2)
+    | st.sampled_from([np.int64(5), np.float32(0.5), float("nan"), 10**400, "٣", "1_000", 1j])
+)
+
+
+@given(st.dictionaries(st.sampled_from([f.name for f in dataclasses.fields(Config)]), ANYTHING))
+@settings(max_examples=500, deadline=None)
+def test_anything_is_a_config_that_round_trips_through_its_record_or_a_sentence(values):
     try:
-        config = Config(**{field: data.draw(anything)})
+        config = Config(**values)
     except ConfigError as error:
-        assert str(error).startswith(f"{field} is ")
-    else:
-        assert Config(**config.to_dict()) == config
+        said = str(error)
+        assert any(said.startswith(f"{field} is ") for field in [*values, "batch_size"])
+        assert "must" in said and said.endswith((".", "?"))
+        return
+    assert Config(**config.to_dict()) == config
+    assert all(type(v) in (str, int, float, bool) for v in config.to_dict().values())
+    run = dataclasses.replace(made_up_run(), config=config)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder), shipped=None)
+        store.save(run)
+        assert store.find(config, run.data_sha256).config == config
+        assert store.find(config.replace(seed=abs(config.seed - 1)), run.data_sha256) is None
+
+
+@given(st.sampled_from(["activations", "lr", "batch_size", *NOTEBOOK_PARAMETERS]), ANYTHING)
+@settings(max_examples=500, deadline=None)
+def test_anything_that_a_notebook_is_given_is_read_or_refused_in_a_sentence(name, value):
+    try:
+        if name in NOTEBOOK_PARAMETERS:
+            base, options = notebook.start(**(NOTEBOOK_PARAMETERS | {name: value}))
+            assert base.epochs >= 1 and options["seeds"] >= 1
+        else:
+            found = notebook.compared(Config(), **{name: value})
+            assert all(isinstance(config, Config) for config in found.values())
+    except LabkitError as error:
+        assert " is " in str(error) and str(error).endswith((".", "?"))
 
 
 def test_every_field_is_part_of_the_identity():

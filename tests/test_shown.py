@@ -10,6 +10,7 @@ from conftest import made_up_run
 from labkit import conclusions, plots, published, stats, tables
 from labkit.config import Config
 from labkit.model import build, layer_table
+from labkit.origin import MIME, runs_in
 from labkit.store import Store
 
 PAIR = {
@@ -74,16 +75,19 @@ def test_tables_show_a_dash_for_what_is_missing_and_name_their_records():
     sigmoid = {"sigmoid": [made_up_run(activation="sigmoid")]}
     assert "–" in repr(tables.summary(sigmoid)) and "nan" not in repr(tables.summary(sigmoid))
     shown = tables.provenance(PAIR)._repr_mimebundle_()
-    assert shown[tables.MIME]["records"] == [PAIR["lr 0.01"][0].digest, PAIR["lr 0.1"][0].digest]
+    assert [run["run"] for run in runs_in(shown[MIME])] == [
+        PAIR["lr 0.01"][0].digest,
+        PAIR["lr 0.1"][0].digest,
+    ]
     assert shown["text/html"].count("<tr") == 3
     assert "<caption>" in shown["text/html"]
 
 
 def test_layers_add_up():
-    frame = tables.layers(layer_table(build(Config()))).frame
+    frame = tables.layers(Config()).frame
     parts = frame.iloc[:-1]
     assert parts["parameters"].sum() == frame.loc["total", "parameters"] == 11_175_370
-    assert "18 weighted layers" in tables.layers(layer_table(build(Config()))).caption
+    assert "18 weighted layers" in tables.layers(Config()).caption
 
 
 @pytest.mark.parametrize("runs", [PAIR, SEEDS], ids=["one seed", "three seeds"])

@@ -1,0 +1,165 @@
+"""`labkit runs`: the runs at hand, finished or not, whole or damaged."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import Timeout
+
+from labkit.checkpoint import SUFFIX, read_header
+from labkit.config import RECIPE, Config, ConfigError, LabkitError
+from labkit.store import SHIPPED, Store, StoreError, load, lock_of
+
+SETTINGS = [field.name for field in dataclasses.fields(Config)]
+COLUMNS = ["record", "status", *SETTINGS, "loss", "train_accuracy", "test_accuracy", "seconds"]
+COLUMNS += ["device", "date", "commit", "size", "folder"]
+
+
+def listing(store: Store) -> pd.DataFrame:
+    """One row a run, checkpoint or damaged file; what is not known is missing.
+
+    Columns: `record`, `status` (complete, diverged, partial, training now, damaged, set aside,
+    newer; with the recipe if it is another one), the fields of `Config`, `loss` (mean of the last
+    epoch, nats), `train_accuracy` and `test_accuracy` (0..1), `seconds`, `device`, `date` (of the
+    start, ISO 8601 in UTC), `commit`, `size` (bytes), `folder`.
+    """
+    rows = []
+    for place in store.places:
+        rows += [_record(path) for path in sorted(place.glob("*.json"))]
+        rows += [_checkpoint(path) for path in sorted(place.glob(f"*{SUFFIX}"))]
+        rows += [
+            _file(path) | {"status": "set aside"} for path in sorted(place.glob("*.damaged-*"))
+        ]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    whole = ["epochs", "batch_size", "seed", "size"]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """A listing for the terminal: fewer columns, and text for people."""
+
+    def text(row: pd.Series) -> dict[str, str]:
+        known = pd.notna(row["seed"])
+        config = Config(**{name: row[name] for name in SETTINGS}) if known else None
+        accuracy = row["test_accuracy"]
+        return {
+            "record": row["record"],
+            "setting": _setting(config) if config else "",
+            "seed": str(row["seed"]) if known else "",
+            "status": row["status"],
+            "test": f"{100 * accuracy:.2f} %" if pd.notna(accuracy) else "",
+            "device": row["device"] if known else "",
+            "date (UTC)": str(row["date"])[:16].replace("T", " ") if known else "",
+            "size": _size(row["size"]),
+        }
+
+    return pd.DataFrame([text(row) for _, row in table.iterrows()])
+
+
+def files(store: Store, record: str) -> list[Path]:
+    """The checkpoint and the files set aside of a run, in the folder that is written."""
+    found = [store.folder / f"{record}{SUFFIX}", *store.folder.glob(f"{record}.*.damaged-*")]
+    return [path for path in found if path.is_file()]
+
+
+def resolve(store: Store, start: str) -> str:
+    """The one record whose name starts so.
+
+    Raises:
+        LabkitError: there is none, or more than one.
+    """
+    names = sorted(set(listing(store)["record"]))
+    found = [name for name in names if name.startswith(start)]
+    if len(found) != 1:
+        are = f"{len(found)} start so" if found else "none starts so"
+        raise LabkitError(
+            f"there is no record {start!r}: {are} of the {len(names)} that `labkit runs` lists."
+        )
+    return found[0]
+
+
+def delete(store: Store, record: str) -> list[Path]:
+    """Delete the checkpoint of a run and what was set aside of it; the deleted files.
+
+    Raises:
+        LabkitError: there is nothing to delete but a finished run, or a process trains it now.
+    """
+    paths = files(store, record)
+    if not paths:
+        raise LabkitError(
+            f"{record} is neither partial nor set aside; finished runs are not deleted here."
+        )
+    if _trained_now(store.folder, record):
+        raise LabkitError(f"{record} is being trained now; stop that first.")
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be deleted ({error.strerror}).") from error
+    return paths
+
+
+def _file(path: Path) -> dict[str, Any]:
+    where = "shipped" if path.parent == SHIPPED else str(path.parent)
+    return {"record": path.name.partition(".")[0], "size": path.stat().st_size, "folder": where}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    row = _file(path)
+    row["size"] += sum(part.stat().st_size for part in path.parent.glob(f"{path.stem}-*.npz"))
+    try:
+        run = load(path)
+    except StoreError as error:
+        return row | {"status": "newer" if "newer labkit" in str(error) else "damaged"}
+    status = "complete"
+    if run.diverged:
+        status = "diverged at epoch {}, iteration {}".format(*run.diverged)
+    recipe = json.loads(path.read_bytes())["recipe"]
+    return row | {
+        "status": status + (f", recipe {recipe}" if recipe != RECIPE else ""),
+        **run.config.to_dict(),
+        "loss": run.history["loss"].iloc[-1],
+        "train_accuracy": run.accuracy("train"),
+        "test_accuracy": run.accuracy("test"),
+        **{name: run.provenance[name] for name in ("seconds", "device", "date", "commit")},
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    header = read_header(path)
+    try:
+        config, provenance = Config(**header["config"]), header["provenance"]
+        done, _, total = header["iterations"]
+        what = "training now" if _trained_now(path.parent, path.stem) else "partial"
+        return _file(path) | {
+            "status": f"{what}, {done / total:.0%} done",
+            **config.to_dict(),
+            "seconds": header["seconds"],
+            **{name: provenance[name] for name in ("device", "date", "commit")},
+        }
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return _file(path) | {"status": "damaged"}
+
+
+def _setting(config: Config) -> str:
+    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
+    return f"{config.dataset}, {epochs}, {config.describe().rpartition(',')[0]}"
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"
+
+
+def _trained_now(folder: Path, record: str) -> bool:
+    lock = lock_of(folder, record)
+    try:
+        if Path(lock.lock_file).exists():
+            with lock.acquire(timeout=0):
+                return False
+    except Timeout:
+        return True
+    except OSError:
+        pass
+    return False
