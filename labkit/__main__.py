@@ -102,12 +102,16 @@ def show(record: str) -> None:
     from labkit import inventory, tables
     from labkit.checkpoint import SUFFIX, read_header
     from labkit.store import Store
+    from labkit.verify import record_problems
 
     store = Store()
     name = inventory.resolve(store, record)
     row = inventory.listing(store).set_index("record").loc[[name]]
     print(f"{name}: {'; '.join(row['status'])}")
-    if found := store.get(name):
+    path = store.folder / f"{name}.json"
+    if path.is_file() and (problems := record_problems(path)):
+        print("\n".join(problems))
+    elif found := store.get(name):
         _print({"config": found.config.to_dict(), **found.provenance})
         print(found.history.to_string(index=False, na_rep="–"))
         print(tables.per_class({"": [found]}))

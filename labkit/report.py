@@ -178,7 +178,10 @@ def finish(
 ) -> dict[str, Any]:
     """Write the page as far as it is, and then the manifest that goes with it; the manifest."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    done = {part.name: {"status": part.status, "reason": part.reason} for part in sections}
+    done = {name: {"status": "not run", "reason": ""} for name in plans}
+    for name in list(plans)[len(sections) : len(sections) + 1]:  # it starts next
+        done[name] = {"status": "partial", "reason": "The report was stopped while it ran."}
+    done |= {part.name: {"status": part.status, "reason": part.reason} for part in sections}
     shown = [run for part in sections for run in part.runs]
     copies = Store(draft / "runs", shipped=None)
     runs = {name: copies.get(name) for name in dict.fromkeys(run["run"] for run in shown)}
@@ -195,11 +198,7 @@ def finish(
         "finished": now,
         "commit": commit(),
         "notebooks": {
-            name: {
-                **done.get(name, {"status": "not run", "reason": ""}),
-                "parameters": dict(values),
-            }
-            for name, values in plans.items()
+            name: done[name] | {"parameters": dict(values)} for name, values in plans.items()
         },
         "runs": {
             name: {

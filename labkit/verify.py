@@ -161,8 +161,8 @@ def compare_table(block: Tag, made: tables.Table) -> Iterator[str]:
             if number < heads:
                 where = "its head"
             else:
-                title = " ".join(titles[column - 1]).strip() if column else "of names"
-                where = f"row {expected[0]!r}, column {title!r}"
+                title = " ".join(titles[column - 1]).strip()
+                where = f"row {expected[0]!r}, " + (f"column {title!r}" if column else "its name")
             yield f"{where} says {found!r}; recomputed: {value!r}."
 
 
@@ -203,8 +203,8 @@ def name_of(block: Tag) -> str:
     above = words(heading) if heading else "the top"
     caption = block.find("caption")
     if caption:
-        return f"table {words(caption)[:60]!r} under {above!r}"
-    return f"text under {above!r}"
+        return f"table “{words(caption).partition(';')[0]}” under “{above}”"
+    return f"text under “{above}”"
 
 
 def record_problems(path: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,20 @@ def made_up_run(
             "versions": {"torch": "2.15.0"},
         },
     )
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a smoke run, made by the command itself."""
+    folder = tmp_path_factory.mktemp("report")
+    command = [sys.executable, "-m", "labkit", "report", "--output", folder / "out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_SMOKE", "1")
+        patch.setenv("LABKIT_RUNS", str(folder / "runs"))
+        done = subprocess.run(
+            [*command, "-p", "lr", "0.1"], capture_output=True, text=True, cwd=folder
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = folder / "out" / "lab-report.html"
+    assert str(path) in done.stdout  # it says where the page is
+    return path

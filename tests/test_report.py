@@ -1,7 +1,10 @@
 """`labkit report`: what it refuses, what it writes, and the page in a browser."""
 
+import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,38 +13,17 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
+from conftest import made_up_run
 
-from labkit import report
+from labkit import origin, report
 from labkit.__main__ import cli
-from labkit.config import LabkitError
-from labkit.store import Store
+from labkit.config import Config, LabkitError
+from labkit.data import CHECKSUMS
+from labkit.provenance import commit
+from labkit.store import Store, lock_of
+from labkit.verify import verify
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a smoke run, made by the command itself."""
-    folder = tmp_path_factory.mktemp("report")
-    command = [
-        sys.executable,
-        "-m",
-        "labkit",
-        "report",
-        "--output",
-        folder / "out",
-        "-p",
-        "lr",
-        "0.1",
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_SMOKE", "1")
-        patch.setenv("LABKIT_RUNS", str(folder / "runs"))
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    path = folder / "out" / "lab-report.html"
-    assert str(path) in done.stdout  # it says where the page is
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -173,38 +155,140 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
         report.build(tmp_path / "file" / "out")
 
 
-def failing(tmp_path, monkeypatch, source: str) -> str:
-    """The error of a report whose second cell is `source`; the old page stays."""
-    cells = [nbformat.v4.new_markdown_cell("# 1"), nbformat.v4.new_code_cell(source)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_architecture.ipynb")
+def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A report's folder with an old page; its notebooks will have one code cell each."""
+    plans = {}
+    for number, source in enumerate(sources, start=1):
+        name = f"0{number}_part"
+        cells = [nbformat.v4.new_markdown_cell(f"# Part {number}")]
+        cells += [nbformat.v4.new_code_cell("dataset, epochs = '', 0")]
+        cells[1].metadata["tags"] = ["parameters"]
+        cells += [nbformat.v4.new_code_cell(part) for part in source.split("---\n")]
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=cells, metadata=PYTHON), tmp_path / f"{name}.ipynb"
+        )
+        plans[name] = {"dataset": "mnist-5k", "epochs": 5}
     monkeypatch.setattr(report, "notebook_folder", lambda: tmp_path)
-    monkeypatch.setattr(report, "plan", lambda *_: {"01_architecture": {}})
+    monkeypatch.setattr(report, "plan", lambda *_: plans)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "lab-report.html").write_text("the old page")
+    return tmp_path / "out"
+
+
+PYTHON = {"language_info": {"name": "python"}}
+SHOWS = "from labkit import conclusions\nconclusions.printed('3.1')"
+
+
+def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, monkeypatch):
+    sources = [SHOWS, f"{SHOWS}\n---\nx = 1\nx / 0\n---\n{SHOWS}", "y / 0", SHOWS]
+    out = made_of(sources, tmp_path, monkeypatch)
     with pytest.raises(LabkitError) as caught:
-        report.build(tmp_path / "out")
-    assert (tmp_path / "out" / "lab-report.html").read_text() == "the old page"
-    return str(caught.value)
+        report.build(out)
+    said = str(caught.value)
+    assert "2 of 4 notebooks did not finish" in said and "The page was not replaced" in said
+    assert "notebook 02_part failed in cell 5 (x = 1): ZeroDivisionError: division by zero." in said
+    assert "notebook 03_part failed in cell 4 (y / 0): NameError" in said
+    assert (out / "lab-report.html").read_text() == "the old page"
+    assert not (out / "manifest.json").exists()
 
+    draft = out / "unfinished"
+    manifest = json.loads((draft / "manifest.json").read_text())
+    assert manifest["status"] == "partial"
+    states = [part["status"] for part in manifest["notebooks"].values()]
+    assert states == ["complete", "partial", "failed", "complete"]
+    soup = BeautifulSoup((draft / "lab-report.html").read_text(encoding="utf-8"), "html.parser")
+    first, *banners = [" ".join(b.get_text().split()) for b in soup.find_all(class_="bad")]
+    assert first.startswith("Partial. This page is not complete: 02_part is partial")
+    assert len(banners) == 2 and banners[1].startswith("03_part is failed.")
+    assert len(soup.find_all(attrs={origin.ATTRIBUTE: True})) == 3  # what was shown stays
+    assert not [pre for pre in soup.find_all("pre") if not pre.find_parent("details")]
+    assert verify(draft).problems == []
 
-def test_a_failing_notebook_leaves_the_page_and_names_the_cell(tmp_path, monkeypatch):
-    said = failing(tmp_path, monkeypatch, "x = 1\nx / 0")
-    assert "notebook 01_architecture failed in cell 2 (x = 1): ZeroDivisionError" in said
-    assert "The page was not replaced" in said
+    repaired = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWS)], metadata=PYTHON)
+    for name in ("02_part", "03_part"):
+        nbformat.write(repaired, tmp_path / f"{name}.ipynb")
+    assert report.build(out) == out / "lab-report.html"
+    names = {path.name for path in out.iterdir()}
+    assert names == {"lab-report.html", "manifest.json", "notebooks", "runs"}
+    assert verify(out).problems == []
+    assert "Partial" not in (out / "lab-report.html").read_text(encoding="utf-8")
 
 
 def test_a_dead_kernel_leaves_the_page_and_names_the_cell(tmp_path, monkeypatch):
-    said = failing(tmp_path, monkeypatch, "import os; os._exit(1)")
-    assert "notebook 01_architecture failed: its kernel died in cell 2" in said
+    out = made_of(["import os; os._exit(1)"], tmp_path, monkeypatch)
+    with pytest.raises(LabkitError, match="01_part failed: its kernel died in cell 4"):
+        report.build(out)
+    assert (out / "lab-report.html").read_text() == "the old page"
+
+
+@pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_report_that_is_stopped_leaves_the_page_and_says_partial(chosen, tmp_path, own_store):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "lab-report.html").write_text("the old page")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "labkit", "report", "--output", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in child.stdout:
+        if "training" in line:
+            break
+    child.send_signal(chosen)
+    said = "".join(child.communicate(timeout=60))
+    assert child.returncode != 0 and "Traceback" not in said
+    assert (tmp_path / "out" / "lab-report.html").read_text() == "the old page"
+    draft = tmp_path / "out" / "unfinished"
+    manifest = json.loads((draft / "manifest.json").read_text())
+    assert manifest["status"] == "partial"
+    assert {part["status"] for part in manifest["notebooks"].values()} == {"partial", "not run"}
+    assert "Partial" in (draft / "lab-report.html").read_text(encoding="utf-8")
+    lock = lock_of(own_store, Config(epochs=5).digest(CHECKSUMS["mnist-5k"]))
+    lock.acquire(timeout=30)  # its kernel has stopped as well
+    lock.release()
+
+
+def test_a_run_that_changed_meanwhile_makes_the_page_stale(own_store):
+    run = made_up_run()
+    shown = [{"run": run.digest, "sha256": Store().save(run).checksum, "recorded": True}]
+    copied = {run.digest: shown[0]["sha256"]}
+    assert report.stale(shown, Store(), copied) == []
+    run.provenance["seconds"] += 1
+    newer = Store().save(run).checksum
+    words = f"Run {run.digest} was trained again while the notebooks ran."
+    assert report.stale(shown, Store(), copied) == [words]
+    assert report.stale([{**shown[0], "sha256": newer}, *shown], Store(), {run.digest: newer}) == [
+        words
+    ]
+    assert report.stale([{"run": "none", "sha256": ""}], Store(), {}) == [
+        "Run none is not on record."
+    ]
+
+
+def test_where_no_run_can_be_kept_the_report_keeps_its_own(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "file" / "runs"))
+    source = (
+        "from labkit import run, tables\nfrom labkit.config import Config\n"
+        "tables.provenance({'a': [run(Config(epochs=1, epoch_accuracy=False), log='none')]})"
+    )
+    out = made_of([source], tmp_path, monkeypatch)
+    report.build(out)
+    assert len(list((out / "runs").glob("*.json"))) == 1
+    assert verify(out).problems == []
+    assert os.environ["LABKIT_RUNS"] == str(tmp_path / "file" / "runs")
 
 
 def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     plans = {}
-    monkeypatch.setattr(
-        report, "execute", lambda name, values, target: plans.update({name: values})
-    )
-    monkeypatch.setattr(report, "export", lambda name, executed: None)
-    monkeypatch.setattr(report, "render", lambda *_: "page")
+
+    def section(name, values, target):
+        plans[name] = values
+        target.write_text("{}")
+        return report.Section(name, "complete")
+
+    monkeypatch.setattr(report, "section", section)
     report.build(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
     dates = {values["retrain"] for values in plans.values()}
     assert len(dates) == 1 and re.fullmatch(r"20\d\d-.*\+00:00", dates.pop())
@@ -212,11 +296,15 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     assert [name for name, v in plans.items() if "lr" in v] == ["03_lr"]
 
 
-def test_the_report_reads_its_runs_from_the_store(page, monkeypatch):
-    store = Store(page.parent.parent / "runs", shipped=None)
-    names = []
-    for name in report.NOTEBOOKS:
-        executed = nbformat.read(page.parent / "notebooks" / f"{name}.ipynb", as_version=4)
-        names += report.records(executed)
-    assert len(set(names)) == 5
-    assert all(store.get(name) for name in names)
+def test_the_manifest_says_what_ran(page):
+    manifest = json.loads((page.parent / "manifest.json").read_text())
+    assert manifest["status"] == "complete" and manifest["scale"] == "smoke"
+    assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 4
+    assert manifest["notebooks"]["03_lr"]["parameters"]["lr"] == "0.1"
+    assert len(manifest["runs"]) == 5 and manifest["stale"] == []
+    for name, run in manifest["runs"].items():
+        assert run["source"] == "trained now" and run["scale"] == "own"
+        kept = Store(page.parent / "runs", shipped=None).get(name)
+        users = Store(page.parent.parent / "runs", shipped=None).get(name)
+        assert run["sha256"] == kept.checksum == users.checksum
+    assert manifest["commit"] == commit()
