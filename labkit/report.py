@@ -21,6 +21,7 @@ import jinja2
 import nbformat
 import papermill
 from bs4 import BeautifulSoup
+from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
@@ -106,42 +107,54 @@ def build(
     shared["retrain"] = started if retrain else "no"
     plans = plan(shared, dict(parameters or {}))
     draft = folder / UNFINISHED
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        for name in ("notebooks", "runs"):
-            (draft / name).mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise ReportError(
-            f"the output folder {folder} cannot be written ({error.strerror}); choose another."
-        ) from error
-
-    sections: list[Section] = []
-    with kept_runs(draft / "runs"):
-        store = Store()
-        finish(draft, plans, sections, store, started)
-        for number, (name, values) in enumerate(plans.items(), start=1):
-            print(f"[{number}/{len(plans)}] {name}", flush=True)
-            sections.append(section(name, values, draft / "notebooks" / f"{name}.ipynb"))
-            for run in sections[-1].runs:
-                with contextlib.suppress(StoreError):  # `stale` says so
-                    store.copy(run["run"], draft / "runs")
-            manifest = finish(draft, plans, sections, store, started)
-    if manifest["status"] != "complete":
+    with contextlib.ExitStack() as held:
+        try:
+            for name in ("notebooks", "runs"):  # what runs are there may be needed
+                (draft / name).mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(folder / ".lock", timeout=0))
+            for path in (draft / "notebooks").iterdir():
+                path.unlink()
+        except OSError as error:  # a timeout of the lock is one too
+            reason = "another process writes a report there" if isinstance(error, Timeout) else ""
+            raise ReportError(
+                f"the output folder {folder} cannot be written ({reason or error.strerror}); "
+                "choose another."
+            ) from error
+        held.enter_context(kept_runs(draft / "runs", folder / "runs"))
+        sections = run_notebooks(plans, draft, started)
         broken = [part for part in sections if part.status != "complete"]
-        raise ReportError(
-            f"{len(broken)} of {len(sections)} notebooks did not finish: "
-            f"{' '.join(part.reason for part in broken)} The page was not replaced; what there is "
-            f"stands in {draft / PAGE}."
-        )
-    publish(draft, folder)
+        if broken:
+            raise ReportError(
+                f"{len(broken)} of {len(sections)} notebooks did not finish: "
+                f"{' '.join(part.reason for part in broken)} The page was not replaced; what there "
+                f"is stands in {draft / PAGE}."
+            )
+        publish(draft, folder)
     return folder / PAGE
 
 
+def run_notebooks(
+    plans: Mapping[str, Mapping[str, Any]], draft: Path, started: str
+) -> list[Section]:
+    """Run every notebook; after each, page and manifest in `draft` say how far it is."""
+    store, sections = Store(), []
+    finish(draft, plans, sections, store, started)
+    for number, (name, values) in enumerate(plans.items(), start=1):
+        print(f"[{number}/{len(plans)}] {name}", flush=True)
+        sections.append(section(name, values, draft / "notebooks" / f"{name}.ipynb"))
+        for run in sections[-1].runs:
+            with contextlib.suppress(StoreError):  # `stale` says so
+                store.copy(run["run"], draft / "runs")
+        finish(draft, plans, sections, store, started)
+    return sections
+
+
 @contextlib.contextmanager
-def kept_runs(folder: Path) -> Iterator[None]:
-    """Let the notebooks keep their runs in `folder` where the user's own cannot be written."""
+def kept_runs(folder: Path, earlier: Path) -> Iterator[None]:
+    """Let the notebooks keep their runs in `folder` where the user's own cannot be written.
+
+    `earlier` holds what an earlier report kept in the same way.
+    """
     store = Store()
     try:
         with store.claim("report"):
@@ -152,7 +165,7 @@ def kept_runs(folder: Path) -> Iterator[None]:
     try:
         if not writable:
             print(f"{store.folder} cannot be written; the report keeps its runs in {folder}.")
-            os.environ["LABKIT_RUNS"] = os.pathsep.join(map(str, [folder, *store.places]))
+            os.environ["LABKIT_RUNS"] = os.pathsep.join(map(str, [folder, earlier, *store.places]))
         yield
     finally:
         if not writable:
@@ -162,9 +175,12 @@ def kept_runs(folder: Path) -> Iterator[None]:
 
 def publish(draft: Path, folder: Path) -> None:
     """Move a complete report out of its draft; the page comes last, so that it is never ahead."""
-    for name in ("notebooks", "runs"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("notebooks", "runs", MANIFEST, PAGE):
+    shutil.rmtree(folder / "notebooks", ignore_errors=True)
+    (folder / "runs").mkdir(exist_ok=True)
+    for path in (draft / "runs").iterdir():
+        if path.is_file():  # not the locks
+            os.replace(path, folder / "runs" / path.name)
+    for name in ("notebooks", MANIFEST, PAGE):
         os.replace(draft / name, folder / name)
     shutil.rmtree(draft)
 
@@ -175,8 +191,8 @@ def finish(
     sections: list[Section],
     store: Store,
     started: str,
-) -> dict[str, Any]:
-    """Write the page as far as it is, and then the manifest that goes with it; the manifest."""
+) -> None:
+    """Write the page as far as it is, and then the manifest that goes with it."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     done = {name: {"status": "not run", "reason": ""} for name in plans}
     for name in list(plans)[len(sections) : len(sections) + 1]:  # it starts next
@@ -224,7 +240,6 @@ def finish(
         for path in paths
     }
     write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
-    return manifest
 
 
 def stale(shown: list[dict[str, Any]], store: Store, copied: Mapping[str, str]) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from conftest import made_up_run
+from filelock import FileLock
 
 from labkit import origin, report
 from labkit.__main__ import cli
@@ -155,6 +156,15 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
         report.build(tmp_path / "file" / "out")
 
 
+def test_two_reports_in_one_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(LabkitError, match="another process writes a report there"),
+    ):
+        report.build(tmp_path)
+
+
 def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A report's folder with an old page; its notebooks will have one code cell each."""
     plans = {}
@@ -208,7 +218,7 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
     for name in ("02_part", "03_part"):
         nbformat.write(repaired, tmp_path / f"{name}.ipynb")
     assert report.build(out) == out / "lab-report.html"
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir() if path.name != ".lock"}
     assert names == {"lab-report.html", "manifest.json", "notebooks", "runs"}
     assert verify(out).problems == []
     assert "Partial" not in (out / "lab-report.html").read_text(encoding="utf-8")
