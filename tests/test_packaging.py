@@ -60,7 +60,7 @@ def test_the_readmes_example_works_as_written(monkeypatch):
     monkeypatch.setattr("labkit.data.checksum", lambda dataset: "made up")
     monkeypatch.setattr(
         "labkit.experiment.train_run",
-        lambda config, data, log: made_up_run(
+        lambda config, *rest: made_up_run(
             losses=(2.0, 1.0, 0.5), lr=config.lr, seed=config.seed, optimizer=config.optimizer
         ),
     )
