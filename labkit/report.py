@@ -114,22 +114,23 @@ def build(
             held.enter_context(FileLock(folder / ".lock", timeout=0))
             for path in (draft / "notebooks").iterdir():
                 path.unlink()
+            held.enter_context(kept_runs(draft / "runs", folder / "runs"))
+            sections = run_notebooks(plans, draft, started)
+            broken = [part for part in sections if part.status != "complete"]
+            if not broken:
+                publish(draft, folder)
         except OSError as error:  # a timeout of the lock is one too
             reason = "another process writes a report there" if isinstance(error, Timeout) else ""
             raise ReportError(
-                f"the output folder {folder} cannot be written ({reason or error.strerror}); "
-                "choose another."
+                f"the output folder {folder} cannot be written "
+                f"({reason or error.strerror or error}); choose another, or make room."
             ) from error
-        held.enter_context(kept_runs(draft / "runs", folder / "runs"))
-        sections = run_notebooks(plans, draft, started)
-        broken = [part for part in sections if part.status != "complete"]
-        if broken:
-            raise ReportError(
-                f"{len(broken)} of {len(sections)} notebooks did not finish: "
-                f"{' '.join(part.reason for part in broken)} The page was not replaced; what there "
-                f"is stands in {draft / PAGE}."
-            )
-        publish(draft, folder)
+    if broken:
+        raise ReportError(
+            f"{len(broken)} of {len(sections)} notebooks did not finish: "
+            f"{' '.join(part.reason for part in broken)} The page was not replaced; what there is "
+            f"stands in {draft / PAGE}."
+        )
     return folder / PAGE
 
 

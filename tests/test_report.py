@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from conftest import made_up_run
 from filelock import FileLock
+from test_store import RestrictedFileSize
 
 from labkit import origin, report
 from labkit.__main__ import cli
@@ -163,6 +164,16 @@ def test_two_reports_in_one_folder_are_refused(tmp_path, monkeypatch):
         pytest.raises(LabkitError, match="another process writes a report there"),
     ):
         report.build(tmp_path)
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_leaves_the_page(tmp_path, monkeypatch):
+    out = made_of([SHOWS], tmp_path, monkeypatch)
+    with (
+        RestrictedFileSize(2000),
+        pytest.raises(LabkitError, match=r"out cannot be written \(File too large\)"),
+    ):
+        report.build(out)
+    assert (out / "lab-report.html").read_text() == "the old page"
 
 
 def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
