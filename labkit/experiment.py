@@ -17,10 +17,11 @@ from labkit import progress
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import RECIPE, Config, ConfigError, flag, seed_range
 from labkit.evaluate import NO_ANSWERS, Predictions, evaluate
+from labkit.fast import fit, slim
 from labkit.provenance import provenance, resumed
 from labkit.runs import Run
 from labkit.store import DamagedError, Store, StoreError, StoreWarning, set_aside
-from labkit.train import fit, make_optimizer
+from labkit.train import make_optimizer
 
 
 def run(
@@ -167,7 +168,7 @@ def train_run(
         torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
     ):
         data = data.to(device)
-        model = models.build(config).to(device)
+        model = slim(models.build(config).to(device))
         optimizer = make_optimizer(model, config)
         losses = torch.full((total,), torch.nan, device=device)
         header = {

@@ -1,5 +1,6 @@
 """ResNet-18 with the activation passed in, under torchvision's module names."""
 
+import math
 from collections.abc import Callable
 
 import pandas as pd
@@ -101,12 +102,27 @@ def build(config: Config) -> ResNet18:
     return model
 
 
+def live_taps(size: int, outputs: int, kernel: int, stride: int, padding: int) -> range:
+    """The taps of a convolution's kernel, along one axis, that ever meet a pixel.
+
+    The others only ever meet the zeros of the padding: whatever they hold acts on nothing, and
+    their gradient is zero. On a map of one pixel a padded 3×3 kernel has one live tap of nine.
+
+    Args:
+        size: of the map that comes in, in pixels; `outputs` of the one that goes out.
+    """
+    first = [output * stride - padding for output in range(outputs)]  # the pixel under tap 0
+    met = [tap for tap in range(kernel) if any(0 <= pixel + tap < size for pixel in first)]
+    return range(met[0], met[-1] + 1)
+
+
 def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> pd.DataFrame:
     """Every module that computes, in execution order, for one image of `input_shape` (C, H, W).
 
     Columns: `name`, `kind`, `kernel` and `stride` (pixels; 0 where there is none), `output_shape`
-    (C, H, W), `parameters` and `multiply_adds` (of convolutions and the linear layer, for one
-    image; other layers count 0, as is usual).
+    (C, H, W), `parameters`, `can_learn` (those of them that the images can reach, see
+    `live_taps`) and `multiply_adds` (of convolutions and the linear layer, for one image; other
+    layers count 0, as is usual).
     """
     rows = []
 
@@ -117,6 +133,12 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28
             weight = getattr(module, "weight", None)
             places = output[0, 0].numel() if output.dim() == 4 else 1
             multiplies = isinstance(module, nn.Conv2d | nn.Linear)
+            parameters = can_learn = sum(p.numel() for p in module.parameters())
+            if isinstance(module, nn.Conv2d):
+                sizes = inputs[0].shape[2:], output.shape[2:]
+                geometry = module.kernel_size, module.stride, module.padding
+                taps = [len(live_taps(*axis)) for axis in zip(*sizes, *geometry, strict=True)]
+                can_learn = weight[:, :, 0, 0].numel() * math.prod(taps)
             rows.append(
                 {
                     "name": name,
@@ -124,7 +146,8 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28
                     "kernel": kernel[0] if isinstance(kernel, tuple) else kernel,
                     "stride": stride[0] if isinstance(stride, tuple) else stride,
                     "output_shape": tuple(output.shape[1:]),
-                    "parameters": sum(p.numel() for p in module.parameters()),
+                    "parameters": parameters,
+                    "can_learn": can_learn,
                     "multiply_adds": weight.numel() * places if multiplies else 0,
                 }
             )
@@ -137,7 +160,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28
     was_training = model.training
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, *input_shape, device=reference.device))
+            model.eval()(reference.new_zeros(1, *input_shape))
     finally:
         model.train(was_training)
         for hook in hooks:

@@ -1,0 +1,172 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from labkit import fast, train
+from labkit import model as models
+from labkit.config import Config
+
+SETTINGS = {
+    "base": Config(),
+    "no max-pool": Config(max_pool=False, activation="tanh"),
+    "sigmoid": Config(activation="sigmoid", init="default"),
+}
+
+
+def plain_and_slim(config, dtype=torch.float32):
+    plain = models.build(config).to(dtype)
+    return plain, fast.slim(copy.deepcopy(plain))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_slim_model_is_the_same_function_with_the_same_gradients(small, name):
+    """In double precision, where rounding is far below any real difference."""
+    plain, slim = plain_and_slim(SETTINGS[name], torch.float64)
+    x = small.prepare(small.train.images[:48], "mean-std").double()
+    outputs = []
+    for model in (plain, slim):
+        outputs.append(model.train()(x))
+        F.cross_entropy(outputs[-1], small.train.labels[:48]).backward()
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-12)
+    reduced = 0
+    for (key, theirs), (_, ours) in zip(
+        plain.named_parameters(), slim.named_parameters(), strict=True
+    ):
+        gradient = theirs.grad
+        module = slim.get_submodule(key.rpartition(".")[0])
+        if isinstance(module, fast.LiveConv2d):
+            live = gradient[module.live].permute(0, 2, 3, 1)
+            dead = gradient.clone()
+            dead[module.live] = 0
+            assert not dead.any()  # what is left out would not have learned
+            reduced += gradient.numel() - live.numel()
+            gradient = live
+        torch.testing.assert_close(ours.grad, gradient, rtol=1e-9, atol=1e-12)
+    table = models.layer_table(models.build(SETTINGS[name]))
+    assert reduced == (table["parameters"] - table["can_learn"]).sum()
+    assert (reduced > 0) == SETTINGS[name].max_pool
+    torch.testing.assert_close(slim.eval()(x[:7]), plain.eval()(x[:7]), rtol=0, atol=1e-10)
+
+
+def test_the_layer_table_says_what_can_learn():
+    rows = models.layer_table(models.build(Config())).set_index("name")
+    assert rows.can_learn["layer4.1.conv1"] * 9 == rows.parameters["layer4.1.conv1"]
+    assert rows.can_learn["layer4.0.conv1"] * 9 == rows.parameters["layer4.0.conv1"] * 4
+    assert (rows.can_learn == rows.parameters)[:"layer3.1.bn2"].all()
+
+
+def test_a_state_dict_goes_either_way(small):
+    plain, slim = plain_and_slim(Config())
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    there = slim.state_dict()
+    assert list(there) == list(before)
+    assert all(torch.equal(there[key], before[key]) for key in before)
+    config = Config(epochs=1)
+    for _ in fast.fit(slim, train.make_optimizer(slim, config), small, config):
+        pass
+    trained = slim.state_dict()
+    assert trained["layer2.0.bn2.num_batches_tracked"] == trained["bn1.num_batches_tracked"] == 2
+    dead = before["layer4.1.conv1.weight"].clone()
+    live = trained["layer4.1.conv1.weight"][:, :, 1, 1]
+    assert not torch.equal(dead[:, :, 1, 1], live)
+    dead[:, :, 1, 1] = live
+    assert torch.equal(trained["layer4.1.conv1.weight"], dead)  # they hold what they held
+    plain.load_state_dict(trained)
+    again = fast.slim(models.build(Config(seed=9)))
+    again.load_state_dict(trained)
+    x = small.prepare(small.test.images, "mean-std")
+    expected = slim.eval()(x)
+    assert torch.equal(again.eval()(x), expected)
+    torch.testing.assert_close(plain.eval()(x), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(again.state_dict()[key], trained[key]) for key in trained)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+def test_the_fast_path_gives_the_plain_loops_losses(small, optimizer):
+    # tanh, since a ReLU next to zero turns a rounding into another gradient
+    config = Config(activation="tanh", optimizer=optimizer, lr=0.0001, epochs=2, seed=5)
+    plain, slim = plain_and_slim(config)
+    theirs, ours = (
+        [loss.item() for loss in fit(model, train.make_optimizer(model, config), small, config)]
+        for fit, model in ((train.fit, plain), (fast.fit, slim))
+    )
+    # BatchNorm sums in another order where the channels lie last, and rounds otherwise.
+    assert ours[0] == pytest.approx(theirs[0], rel=2e-6)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_denormal_numbers_are_zero_only_while_it_trains(small):
+    config = Config(epochs=1)
+    model = fast.slim(models.build(config))
+    tiny = torch.tensor([1e-39])
+    steps = fast.fit(model, train.make_optimizer(model, config), small, config)
+    next(steps)
+    assert (tiny * 1).numpy().view("uint32")[0] == 0
+    steps.close()
+    assert (tiny * 1).numpy().view("uint32")[0] != 0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+@pytest.mark.parametrize("done", [0, 1])
+def test_warming_up_leaves_no_trace(small, optimizer, done):
+    config = Config(optimizer=optimizer, lr=0.001, epochs=2)
+    results = []
+    for warm_up in (0, 2):
+        model = fast.slim(models.build(config))
+        adam = train.make_optimizer(model, config)
+        losses = fast.fit(model, adam, small, config)
+        for _ in range(done):
+            next(losses)
+        with fast.unchanged(model, adam):
+            for _ in range(warm_up):
+                train.step(model, adam, small, config, torch.arange(64))
+        results.append([loss.item() for loss in losses])
+    assert results[0] == results[1]
+
+
+def test_pixel_products_are_a_convolution():
+    torch.manual_seed(0)
+    for size, kernel, stride, padding in [(2, 3, 1, 1), (2, 1, 2, 0), (3, 3, 2, 1), (4, 3, 2, 1)]:
+        conv = nn.Conv2d(5, 4, kernel, stride, padding, bias=False).double()
+        x = torch.randn(6, 5, size, size, dtype=torch.float64, requires_grad=True)
+        y = conv(x)
+        ours = fast.LiveConv2d(conv, x.shape[2:], y.shape[2:])
+        assert ours.products
+        torch.testing.assert_close(ours(x), y)
+        g = torch.randn_like(y)
+        (dx,) = torch.autograd.grad(y, x, g)
+        (ours_dx,) = torch.autograd.grad(ours(x), x, g)
+        torch.testing.assert_close(ours_dx, dx)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+def test_cuda_graphs_give_the_plain_loops_bits(small, optimizer):
+    config = Config(optimizer=optimizer, lr=0.001, epochs=2)
+    data = small.to(torch.device("cuda"))
+    results = []
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        for fit in (train.fit, fast.fit):
+            model = fast.slim(models.build(config).cuda())
+            adam = train.make_optimizer(model, config)
+            results.append([loss.item() for loss in fit(model, adam, data, config)])
+    assert results[0] == results[1]
+
+
+@needs_gpu
+def test_without_a_graph_the_plain_loop_trains_and_says_so(small, monkeypatch):
+    def refused(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(fast, "capture", refused)
+    config = Config(epochs=1)
+    data = small.to(torch.device("cuda"))
+    model = fast.slim(models.build(config).cuda())
+    with pytest.warns(UserWarning, match="no CUDA graph could be captured .*plain loop trains"):
+        assert len(list(fast.fit(model, train.make_optimizer(model, config), data, config))) == 2
