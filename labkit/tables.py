@@ -209,16 +209,23 @@ def layers(config: Config) -> Table:
         stride=[str(s) if s else "" for s in shown["stride"]],
     )
     blank = dict.fromkeys(shown, "")
-    rest = blank | {"kind": "BatchNorm2d", "parameters": norms["parameters"].sum()}
-    total = blank | {name: frame[name].sum() for name in ("parameters", "multiply_adds")}
+    rest = blank | {name: norms[name].sum() for name in ("parameters", "can_learn")}
+    rest["kind"] = "BatchNorm2d"
+    counts = ("parameters", "can_learn", "multiply_adds")
+    total = blank | {name: frame[name].sum() for name in counts}
     last = pd.DataFrame([rest, total], index=[f"{len(norms)} normalisations", "total"])
     shown = pd.concat([shown, last]).rename_axis("name")
-    titles = {"output_shape": "output (C×H×W)", "multiply_adds": "multiply-adds"}
+    titles = {
+        "output_shape": "output (C×H×W)",
+        "can_learn": "can learn",
+        "multiply_adds": "multiply-adds",
+    }
     shown = shown.rename(columns=titles)
     weighted = frame["kind"].isin(["Conv2d", "Linear"]) & ~frame["name"].str.contains("downsample")
     caption = (
         f"The layers with weights, for one image of 28×28 pixels: {int(weighted.sum())} weighted "
-        "layers by the usual count, which leaves out the shortcuts and the normalisations"
+        "layers by the usual count, which leaves out the shortcuts and the normalisations; can "
+        "learn: the parameters that ever meet a pixel and not only the padding around small maps"
     )
     return Table(shown, caption)
 
