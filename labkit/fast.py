@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from labkit import train
 from labkit.config import Config
 from labkit.data import Data
-from labkit.model import live_taps
+from labkit.model import live_taps, probe
 
 #: Up to so many output pixels a convolution is faster as a few matrix products, on a CPU.
 FEW_PIXELS = 4
@@ -34,24 +34,11 @@ def slim(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> n
     they held before, and what is loaded from one. In the plain model they do the same without
     weight decay, and shrink with it; they act on nothing either way.
     """
-    reference = next(model.parameters())
-    sizes: dict[nn.Module, tuple[torch.Size, torch.Size]] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        sizes[module] = inputs[0].shape[2:], output.shape[2:]
-
-    convolutions = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-    hooks = [module.register_forward_hook(note) for module in convolutions.values()]
-    was_training = model.training
-    with torch.inference_mode():
-        model.eval()(reference.new_zeros(1, *input_shape))
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
-
-    for name, module in convolutions.items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, LiveConv2d(module, *sizes[module]))
+    for name, module, before, after in probe(model, input_shape):
+        if isinstance(module, nn.Conv2d):
+            parent, _, leaf = name.rpartition(".")
+            live = LiveConv2d(module, before[1:], after[1:])
+            setattr(model.get_submodule(parent), leaf, live)
     first, *others = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm.BatchNorm2d))
     for norm in others:  # one counter for all: on a GPU each would be a kernel of its own
         norm.num_batches_tracked = first.num_batches_tracked
@@ -80,8 +67,7 @@ class LiveConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, size: torch.Size, outputs: torch.Size) -> None:
         super().__init__()
-        geometry = conv.kernel_size, conv.stride, conv.padding
-        live = [live_taps(*axis) for axis in zip(size, outputs, *geometry, strict=True)]
+        live = live_taps(conv, size, outputs)
         kernel = conv.weight.detach()
         self.live = (..., *(slice(taps.start, taps.stop) for taps in live))
         self.stride = conv.stride
@@ -265,7 +251,7 @@ def replay(
         )
         yield from train.fit(model, optimizer, data, config, done)
         return
-    for indices in train.batches(images, config, done):
+    for indices in train.batches(images, config, done, data.train.labels.device):
         graph, batch, loss = graphs[len(indices)]
         batch.copy_(indices)
         graph.replay()
