@@ -7,6 +7,7 @@ of the records behind them, and a manifest that says what ran and how it ended.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -328,6 +329,10 @@ def execute(name: str, values: Mapping[str, Any], target: Path) -> nbformat.Note
             f"notebook {name} failed in cell {error.cell_index + 1} ({first}): {error.ename}: "
             f"{error.evalue.rstrip('.')}."
         ) from error
+    except KeyboardInterrupt:
+        # The kernel dies too; asyncio would print what waited for it as a traceback.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except DeadKernelError as error:
         raise ReportError(
             f"notebook {name} failed: its kernel died in cell {_next_cell(target)}."
