@@ -19,6 +19,7 @@ EVERY = 45.0
 #: The share of the time that writing checkpoints may take; a slow disk gets fewer of them.
 OVERHEAD = 0.02
 SUFFIX = ".checkpoint"
+LAYOUT = 2  # of the state inside: 2 has an optimizer's state for the weights that can learn alone
 
 
 class Checkpoint:
@@ -49,7 +50,9 @@ class Checkpoint:
             with replacing(self.path) as file:
                 file.write(b"0" * 64 + b"\n")
                 hashing = _Hashing(file)
-                hashing.write(json.dumps({"format": FORMAT, **header}).encode() + b"\n")
+                hashing.write(
+                    json.dumps({"format": FORMAT, "layout": LAYOUT, **header}).encode() + b"\n"
+                )
                 torch.save(state, hashing)
                 file.seek(0)
                 file.write(hashing.sha256.hexdigest().encode())
@@ -79,8 +82,8 @@ class Checkpoint:
             text, _, packed = content.partition(b"\n")
             header = json.loads(text)
             refuse_newer(self.path, header["format"])
-            if header["format"] < FORMAT:
-                raise ValueError("it was written by an older labkit")
+            if header["format"] < FORMAT or header.get("layout") != LAYOUT:
+                raise ValueError("it was written by another version of labkit")
             identified = identity(header["config"], header["recipe"], header["data_sha256"])
             if identified != self.path.stem:
                 raise ValueError("it is the state of another run than its name says")

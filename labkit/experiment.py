@@ -5,7 +5,6 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ import torch
 
 from labkit import data as datasets
 from labkit import model as models
-from labkit import progress
+from labkit import parallel, progress
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import RECIPE, Config, ConfigError, flag, seed_range
 from labkit.evaluate import NO_ANSWERS, Predictions, evaluate
@@ -50,6 +49,13 @@ def run(
         LabkitError: the device or the data is not to be had, the device's memory does not
             suffice, or the run was recorded by a newer labkit.
     """
+    return parallel.completed(running(config, device, retrain, log, store))
+
+
+def running(
+    config: Config, device: str, retrain: bool | str, log: str, store: Store | None
+) -> parallel.Training:
+    """`run`, step by step, so that others can go on in between."""
     store = store or Store()
     where = datasets.find_device(device)
     sha256 = datasets.checksum(config.dataset)
@@ -68,7 +74,7 @@ def run(
             claimed.enter_context(store.claim(digest, log))
         except StoreError as error:
             warn(f"{error} Until then the run is trained in memory and not kept.")
-            return train_run(config, datasets.load(config.dataset), where, log)
+            return (yield from training(config, datasets.load(config.dataset), where, log))
         try:
             found = store.get(digest)  # again: another process may have trained it meanwhile
         except DamagedError as error:
@@ -81,7 +87,8 @@ def run(
             before != ALWAYS and checkpoint.started() < before
         ):
             checkpoint.remove()
-        trained = train_run(config, datasets.load(config.dataset), where, log, checkpoint)
+        data = datasets.load(config.dataset)
+        trained = yield from training(config, data, where, log, checkpoint)
         try:
             trained = store.save(trained)
             checkpoint.remove()
@@ -105,18 +112,63 @@ def warn(sentence: str) -> None:
 
 
 def run_all(
-    settings: Mapping[str, Config], *, seeds: int | Iterable[int] = 1, **options: Any
+    settings: Mapping[str, Config],
+    *,
+    seeds: int | Iterable[int] = 1,
+    device: str = "auto",
+    retrain: bool | str = False,
+    log: str = "epoch",
+    store: Store | None = None,
 ) -> dict[str, list[Run]]:
     """The runs of every setting with every seed: label → runs, in the order of the seeds.
 
-    `seeds` is how many (the seeds 0, 1, ...) or which. `options` are those of `run`.
+    Several that must be trained are trained at once: on a CPU a process and a share of the cores
+    for each, on an NVIDIA GPU in one process. The other arguments are those of `run`.
+
+    Args:
+        seeds: how many (the seeds 0, 1, ...) or which.
+
+    Raises:
+        ConfigError: there are no such seeds.
+        LabkitError: as `run`.
     """
     chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
     chosen = chosen or list(seed_range(seeds))
-    return {
-        label: [run(config.replace(seed=seed), **options) for seed in chosen]
-        for label, config in settings.items()
+    groups = {
+        label: [config.replace(seed=seed) for seed in chosen] for label, config in settings.items()
     }
+    configs = list(dict.fromkeys(config for group in groups.values() for config in group))
+    trained = at_once(configs, device, retrain, log, store or Store())
+    options = {"device": device, "retrain": retrain, "log": log, "store": store}
+    return {
+        label: [trained.get(config) or run(config, **options) for config in group]
+        for label, group in groups.items()
+    }
+
+
+def at_once(
+    configs: list[Config], device: str, retrain: bool | str, log: str, store: Store
+) -> dict[Config, Run]:
+    """Those of the runs that are trained several at a time; the others are left out."""
+    where = datasets.find_device(device)
+    before = retrain_before(retrain)
+    sha256 = {c.dataset: datasets.checksum(c.dataset) for c in configs}
+    missing = []
+    for config in configs:
+        with contextlib.suppress(DamagedError):
+            found = store.find(config, sha256[config.dataset])
+            if found and found.provenance["date"] >= before:
+                continue
+        missing.append(config)
+    if len(missing) < 2 or where.type not in ("cpu", "cuda"):
+        return {}
+    if where.type == "cpu":
+        return parallel.in_processes(missing, sha256, store, log, retrain)
+    # By name, so that two processes that share some of the runs never wait for each other.
+    missing.sort(key=lambda config: config.digest(sha256[config.dataset]))
+    named = {"epoch": "named"}.get(log, log)
+    waiting = [running(config, device, retrain, named, store) for config in missing]
+    return dict(zip(missing, parallel.in_streams(waiting, where), strict=True))
 
 
 HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
@@ -150,7 +202,20 @@ def train_run(
     log: str = "none",
     checkpoint: Checkpoint | None = None,
 ) -> Run:
+    """Train and evaluate `config` on `data` on `device`; see `training`."""
+    return parallel.completed(training(config, data, device, log, checkpoint))
+
+
+def training(
+    config: Config,
+    data: datasets.Data,
+    device: torch.device,
+    log: str = "none",
+    checkpoint: Checkpoint | None = None,
+) -> parallel.Training:
     """Train and evaluate `config` on `data` on `device`; keeps nothing but `checkpoint`.
+
+    A generator that pauses after every iteration, and returns the run.
 
     Goes on where `checkpoint` holds a state, with the same numbers as if nothing had been in
     between, and saves one now and then. A loss that is not finite ends the training; the run then
@@ -162,11 +227,8 @@ def train_run(
     iterations = -(-len(data.train) // config.batch_size)
     total = config.epochs * iterations
     answers: dict[str, Predictions] = {}
-    # Deterministic kernels make one seed give one result on a GPU too.
-    with (
-        named_failure(config, device),
-        torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(named_failure(config, device))
         data = data.to(device)
         model = slim(models.build(config).to(device))
         optimizer = make_optimizer(model, config)
@@ -183,6 +245,8 @@ def train_run(
         }
         if checkpoint and (saved := checkpoint.load(device)):
             state, now = saved[1], header["provenance"]
+            # Sums come out the same only if as many threads share them.
+            stack.enter_context(threads(saved[0]["provenance"]["threads"]))
             header = saved[0] | {"provenance": resumed(saved[0]["provenance"], now)}
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
@@ -217,6 +281,7 @@ def train_run(
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoint.save(header, state | {"losses": losses})
                 epoch_start += checkpoint.cost  # an epoch's seconds are those of training alone
+            yield
         kept = losses.view(config.epochs, iterations).cpu().numpy()
 
     lost = ~np.isfinite(kept.ravel())
@@ -241,6 +306,17 @@ def predict(model: torch.nn.Module, data: datasets.Data, config: Config) -> dict
         split: evaluate(model, data, getattr(data, split), config.normalization)
         for split in ("train", "test")
     }
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads of the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

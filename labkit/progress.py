@@ -8,7 +8,8 @@ from typing import Any
 
 from labkit.config import Config, choice
 
-LOGS = ("epoch", "iteration", "none")
+#: "named" is "epoch" for several runs at once: each line says which it is of.
+LOGS = ("epoch", "iteration", "named", "none")
 REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
 
 
@@ -53,7 +54,10 @@ def track(
         elif last:
             losses[-iterations:] = map(float, losses[-iterations:])
             mean = sum(losses[-iterations:]) / iterations
-            print(f"Train Epoch: {epoch} Loss: {mean:.6f}  ({duration(left)} left)", flush=True)
+            name = f"{config.describe()}: " if log == "named" else ""
+            print(
+                f"{name}Train Epoch: {epoch} Loss: {mean:.6f}  ({duration(left)} left)", flush=True
+            )
 
 
 def duration(seconds: float) -> str:

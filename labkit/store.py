@@ -60,7 +60,7 @@ class Store:
         default = str(platformdirs.user_data_path("labkit") / "runs")
         named = [str(folder)] if folder else os.environ.get("LABKIT_RUNS", "").split(os.pathsep)
         self.places = [Path(name).expanduser() for name in named if name] or [Path(default)]
-        self.folder = self.places[0]
+        self.folder, self.shipped = self.places[0], shipped
         self.places += [shipped] if shipped else []
 
     def find(self, config: Config, data_sha256: str) -> Run | None:

@@ -58,12 +58,14 @@ def test_the_readmes_example_works_as_written(monkeypatch):
     from conftest import made_up_run
 
     monkeypatch.setattr("labkit.data.checksum", lambda dataset: "made up")
-    monkeypatch.setattr(
-        "labkit.experiment.train_run",
-        lambda config, *rest: made_up_run(
+
+    def training(config, *rest):
+        yield
+        return made_up_run(
             losses=(2.0, 1.0, 0.5), lr=config.lr, seed=config.seed, optimizer=config.optimizer
-        ),
-    )
+        )
+
+    monkeypatch.setattr("labkit.experiment.training", training)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)

@@ -251,11 +251,12 @@ def test_write_atomically_replaces_in_one_step_and_leaves_nothing_else(tmp_path)
 def counting(monkeypatch):
     trained = []
 
-    def train_run(config, *rest):
+    def training(config, *rest):
         trained.append(config)
+        yield
         return made_up_run(losses=(1.0,) * config.epochs, seed=config.seed, lr=config.lr)
 
-    monkeypatch.setattr(experiment, "train_run", train_run)
+    monkeypatch.setattr(experiment, "training", training)
     monkeypatch.setattr("labkit.data.checksum", lambda dataset: "made up")
     return trained
 

@@ -1,0 +1,178 @@
+"""Several runs at once: the same runs as one after another, and none left behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+import torch
+import torture
+from conftest import made_up_run
+
+from labkit import experiment, parallel
+from labkit.config import Config, vary
+from labkit.data import CHECKSUMS
+from labkit.store import Store, StoreWarning, lock_of
+
+SETTINGS = vary(Config(epochs=1, batch_size=1000, epoch_accuracy=False), lr=[0.001, 0.01])
+
+
+@pytest.fixture
+def worth_it(monkeypatch):
+    monkeypatch.setattr(parallel, "WORTH", 0)
+    monkeypatch.setattr(parallel, "processes", lambda runs: min(runs, 2))
+
+
+def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp_path, capfd):
+    together = experiment.run_all(SETTINGS, seeds=1, device="cpu")
+    said = capfd.readouterr().out
+    assert "2 runs to train, 2 at a time" in said
+    assert said.count("batch 1000, seed 0: Train Epoch: 0 Loss: ") == 2
+    with experiment.threads(max(torch.get_num_threads() // 2, 1)):
+        for label, config in SETTINGS.items():
+            (run,) = together[label]
+            assert not run.recorded and run.config == config
+            own = Store(tmp_path / "own")
+            experiment.run(config, device="cpu", log="none", store=own)
+            assert torture.same(run, own.get(run.digest))
+    again = experiment.run_all(SETTINGS, seeds=1, device="cpu")
+    assert all(run.recorded for group in again.values() for run in group)
+    assert not list(own_store.glob("*.checkpoint"))
+    first = again["lr 0.001"][0].provenance["date"]
+    time.sleep(1)
+    retrained = experiment.run_all(SETTINGS, device="cpu", retrain=True, log="none")
+    assert retrained["lr 0.001"][0].provenance["date"] > first
+    assert torture.same(retrained["lr 0.001"][0], together["lr 0.001"][0])
+
+
+def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path, monkeypatch):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no such library >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    trained = []
+
+    def training(config, *rest):
+        trained.append(config.lr)
+        yield
+        return made_up_run(losses=(1.0,), lr=config.lr)
+
+    monkeypatch.setattr(experiment, "training", training)
+    with pytest.warns(StoreWarning, match=r"failed \(no such library\); it is trained in this"):
+        runs = experiment.run_all(SETTINGS, device="cpu", log="none")
+    assert trained == [0.001, 0.01] and [len(group) for group in runs.values()] == [1, 1]
+
+
+def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
+    worth_it, monkeypatch, tmp_path
+):
+    configs = list(SETTINGS.values())
+    (tmp_path / "file").write_text("")
+    unwritable = Store(tmp_path / "file" / "runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
+        assert parallel.in_processes(configs, CHECKSUMS, unwritable, "none", False) == {}
+        assert parallel.in_processes(configs, CHECKSUMS, Store(), "iteration", False) == {}
+        patch.setattr(parallel, "WORTH", 4001)
+        assert parallel.in_processes(configs, CHECKSUMS, Store(), "none", False) == {}
+
+
+def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert [parallel.processes(runs) for runs in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    memory = psutil.virtual_memory()._replace(available=3.2e9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert parallel.processes(9) == 2
+
+
+@pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_processes_end_with_the_one_that_began_them(chosen, own_store, tmp_path):
+    source = """
+        from labkit import parallel
+        from labkit.config import Config, vary
+        from labkit.experiment import run_all
+        parallel.WORTH, parallel.processes = 0, lambda runs: 2
+        try:
+            run_all(vary(Config(epochs=9), lr=[0.001, 0.01, 0.1]), device="cpu")
+        except KeyboardInterrupt:
+            print("INTERRUPTED")
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True
+    )
+    lines = (line for line in parent.stdout if line.endswith("training\n"))
+    next(lines), next(lines)
+    children = psutil.Process(parent.pid).children()
+    assert len(children) == 2
+    parent.send_signal(chosen)
+    said, _ = parent.communicate(timeout=30)
+    assert ("INTERRUPTED" in said) == (chosen == signal.SIGINT)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    with contextlib.ExitStack() as held:
+        for lr in (0.001, 0.01, 0.1):
+            digest = Config(epochs=9, lr=lr).digest(CHECKSUMS["mnist-5k"])
+            (own_store / ".locks").mkdir(exist_ok=True)
+            held.enter_context(lock_of(own_store, digest).acquire(timeout=5))
+    assert os.path.isdir(own_store)
+
+
+def made_up_trainings(steps: list[int], order: list[int]):
+    def training(number: int, count: int):
+        for _ in range(count):
+            order.append(number)
+            yield
+        return number
+
+    return [training(number, count) for number, count in enumerate(steps)]
+
+
+def pretend_gpu(monkeypatch, free):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free(), 0))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+
+
+def test_on_a_gpu_runs_take_turns_and_start_while_memory_is_left(monkeypatch):
+    order: list[int] = []
+    # Each that was begun holds 30 of 100.
+    pretend_gpu(monkeypatch, lambda: 100 - 30 * len(set(order)))
+    runs = parallel.in_streams(made_up_trainings([4, 4, 2], order), torch.device("cuda"))
+    assert runs == [0, 1, 2]
+    assert order[:5] == [0, 0, 1, 0, 1]  # 40 are left: less than one and a half
+    assert order.index(2) > max(i for i, number in enumerate(order) if number == 0)
+    assert sorted(order) == [0] * 4 + [1] * 4 + [2] * 2
+
+
+def test_a_failing_run_on_a_gpu_frees_the_others(monkeypatch):
+    order: list[int] = []
+    closed = []
+
+    def failing():
+        yield
+        raise MemoryError("none left")
+
+    def other():
+        try:
+            while True:
+                yield
+        finally:
+            closed.append(True)
+
+    pretend_gpu(monkeypatch, lambda: 100)
+    with pytest.raises(MemoryError):
+        parallel.in_streams([other(), failing()], torch.device("cuda"))
+    assert closed == [True] and not order
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_real_gpu_runs_side_by_side_are_those_one_after_another(tmp_path):
+    together = experiment.run_all(SETTINGS, device="cuda", log="none")
+    for label, config in SETTINGS.items():
+        alone = experiment.run(config, device="cuda", log="none", store=Store(tmp_path / "own"))
+        assert torture.same(together[label][0], alone)
