@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_run_or_format_is_set_aside_or_refused(tmp_path,
     with pytest.warns(StoreWarning, match="the state of another run .* set aside"):
         assert moved.load(CPU) is None
     state = state_of(Config(), tmp_path, format=0)
-    with pytest.warns(StoreWarning, match="written by an older labkit"):
+    with pytest.warns(StoreWarning, match="written by another version of labkit"):
         assert state.load(CPU) is None
     with pytest.raises(StoreError, match="written by a newer labkit"):
         state_of(Config(), tmp_path, format=10**6).load(CPU)
