@@ -6,7 +6,7 @@ SCALE ?= quick
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: report test lab notebooks clean
+.PHONY: report test lab notebooks bench clean
 
 report: $(INSTALLED)  ## run the four notebooks and write the page, report/lab-report.html
 	$(BIN)/labkit report --scale $(SCALE) $(ARGS)
@@ -23,6 +23,10 @@ lab: $(INSTALLED)  ## JupyterLab on the notebooks
 notebooks: $(INSTALLED)  ## execute the notebooks in place, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+bench: $(INSTALLED)  ## labkit's speed beside other training loops; half an hour in which nothing else may run
+	$(BIN)/python -m pip install --quiet --editable '.[dev,pinned,bench]'
+	$(BIN)/python tests/bench.py $(ARGS)
 
 clean:  ## remove the environment and the report; recorded runs stay
 	rm -rf $(VENV) report
