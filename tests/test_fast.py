@@ -127,19 +127,34 @@ def test_warming_up_leaves_no_trace(small, optimizer, done):
     assert results[0] == results[1]
 
 
-def test_pixel_products_are_a_convolution():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_where_all_pixels_meet_a_convolution_is_one_product(dtype):
     torch.manual_seed(0)
-    for size, kernel, stride, padding in [(2, 3, 1, 1), (2, 1, 2, 0), (3, 3, 2, 1), (4, 3, 2, 1)]:
-        conv = nn.Conv2d(5, 4, kernel, stride, padding, bias=False).double()
-        x = torch.randn(6, 5, size, size, dtype=torch.float64, requires_grad=True)
+    cases = {  # size, kernel, stride, padding: pixels that come in, output pixels
+        (2, 3, 1, 1): (4, 4),
+        (2, 3, 2, 1): (4, 1),
+        (2, 1, 2, 0): (1, 1),
+        (1, 3, 1, 1): (1, 1),
+        (3, 3, 2, 1): None,  # a corner does not meet the other
+        (4, 1, 2, 0): None,
+    }
+    for (size, kernel, stride, padding), expected in cases.items():
+        conv = nn.Conv2d(5, 4, kernel, stride, padding, bias=False).to(dtype)
+        x = torch.randn(6, 5, size, size, dtype=dtype, requires_grad=True)
         y = conv(x)
         ours = fast.LiveConv2d(conv, x.shape[2:], y.shape[2:])
-        assert ours.products
+        if expected is None:
+            assert ours.dense is None
+            continue
+        (rows, columns), taps = ours.dense
+        met = (rows.stop - rows.start) * (columns.stop - columns.start)
+        assert (met, len(taps)) == expected
         torch.testing.assert_close(ours(x), y)
         g = torch.randn_like(y)
-        (dx,) = torch.autograd.grad(y, x, g)
-        (ours_dx,) = torch.autograd.grad(ours(x), x, g)
+        dx, dkernel = torch.autograd.grad(y, (x, conv.weight), g)
+        ours_dx, ours_dweight = torch.autograd.grad(ours(x), (x, ours.weight), g)
         torch.testing.assert_close(ours_dx, dx)
+        torch.testing.assert_close(ours_dweight, dkernel[ours.live].permute(0, 2, 3, 1))
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
