@@ -36,9 +36,11 @@ NO_ANSWERS = Predictions(np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(
 
 
 def evaluate(
-    model: nn.Module, data: Data, split: Split, normalization: str, batch_size: int = 1000
+    model: nn.Module, data: Data, split: Split, normalization: str, batch_size: int = 500
 ) -> Predictions:
-    """Predictions of `model` for `split`, both on one device. `batch_size` decides only the speed.
+    """Predictions of `model` for `split`, both on one device.
+
+    `batch_size` decides only the speed; on a CPU the maps of 1,000 images no longer fit its caches.
 
     Leaves the model in evaluation mode.
     """
