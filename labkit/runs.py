@@ -82,9 +82,28 @@ def divergences(runs: Runs) -> str:
     )
 
 
+def finite(runs: Runs) -> dict[str, list[Run]]:
+    """The runs without those that diverged, and without settings of which none is left."""
+    kept = {label: [run for run in group if not run.diverged] for label, group in runs.items()}
+    return {label: group for label, group in kept.items() if group}
+
+
+def paired_by_seed(first: Sequence[Run], second: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """The runs of two settings that have a seed in common, as pairs in the first one's order."""
+    seeds = {run.config.seed: run for run in second}
+    return [(run, seeds[run.config.seed]) for run in first if run.config.seed in seeds]
+
+
 def class_noun(run: Run) -> str:
     """What a class of the run's images is called."""
     return "digit" if run.config.dataset in ("mnist", "mnist-5k") else "class"
+
+
+def shares_of(counts: np.ndarray) -> np.ndarray:
+    """The accuracy of each class and, last, in total, in percent; NaN where nothing was asked."""
+    right, asked = np.diag(counts), counts.sum(1)
+    right, asked = np.append(right, right.sum()), np.append(asked, asked.sum())
+    return 100 * np.divide(right, asked, out=np.full(len(right), np.nan), where=asked > 0)
 
 
 def off_diagonal(counts: np.ndarray) -> np.ndarray:

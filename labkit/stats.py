@@ -41,23 +41,52 @@ def two_shares(correct: int, total: int, other_correct: int, other_total: int) -
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences with its interval; `n` pairs."""
+    """The mean of paired differences, `n` pairs, with its intervals and its exact test.
+
+    Attributes:
+        low, high: Student's interval.
+        boot_low, boot_high: the bootstrap's percentile interval at the same level.
+        p: of the exact sign-flip test, two-sided; with n pairs no smaller than 2 / 2ⁿ.
+        level: of the intervals.
+    """
 
     mean: float
     low: float
     high: float
+    boot_low: float
+    boot_high: float
+    p: float
     n: int
+    level: float
 
     @property
     def separable(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+        """Whether both intervals exclude zero, on the same side.
+
+        Both, since each errs on few pairs: the bootstrap's excludes zero as soon as three pairs
+        agree in sign, as they do one time in four by chance alone; Student's takes the
+        differences for normal.
+        """
+        above = self.low > 0 and self.boot_low > 0
+        return above or (self.high < 0 and self.boot_high < 0)
+
+    def words(self, unit: str = "") -> str:
+        """The mean, both intervals, the exact test and n, for a sentence."""
+        return (
+            f"{self.mean:+.3g}{unit} ({100 * self.level:.3g} % interval {self.low:+.3g} to "
+            f"{self.high:+.3g}, bootstrap {self.boot_low:+.3g} to {self.boot_high:+.3g}, "
+            f"exact p = {self.p:.2g}, n = {self.n})"
+        )
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], level: float = 0.95
+    first: Sequence[float], second: Sequence[float], comparisons: int = 1
 ) -> Difference:
-    """first - second, paired by seed, with Student's interval for the mean difference.
+    """first - second, paired by seed.
+
+    Args:
+        comparisons: how many such differences are judged together; the intervals are those of
+            95 % for all at once (Bonferroni: each has the level 1 - 0.05 / comparisons).
 
     Raises:
         ValueError: fewer than two pairs, or series of different length.
@@ -65,8 +94,53 @@ def paired_difference(
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"{len(first)} and {len(second)} values; at least two pairs are needed")
     differences = np.subtract(first, second)
-    mean = float(differences.mean())
-    if np.ptp(differences) == 0:  # Student's t has no scale here
-        return Difference(mean, mean, mean, len(differences))
-    interval = stats.ttest_1samp(differences, 0).confidence_interval(level)
-    return Difference(mean, float(interval.low), float(interval.high), len(differences))
+    mean, n = float(differences.mean()), len(differences)
+    flips = stats.permutation_test(
+        (differences, np.zeros(n)),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=min(2**n, 9999),  # as many as there are: the test is exact
+        rng=0,
+    )
+    p = float(flips.pvalue)
+    level = 1 - 0.05 / comparisons
+    if _constant(differences):
+        return Difference(mean, mean, mean, mean, mean, p, n, level)
+    student = stats.ttest_1samp(differences, 0).confidence_interval(level)
+    boot = stats.bootstrap(
+        (differences,), np.mean, confidence_level=level, method="percentile", rng=0
+    ).confidence_interval
+    return Difference(mean, *map(float, (*student, *boot)), p, n, level)
+
+
+def _constant(values: Sequence[float]) -> bool:
+    """Whether the values differ by rounding alone, so that an interval has no scale."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval for the mean of `values`; NaN for fewer than two of them."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    if _constant(values):
+        return float(values[0]), float(values[0])
+    interval = stats.ttest_1samp(values, 0).confidence_interval(level)
+    return float(interval.low), float(interval.high)
+
+
+def log_area(losses: np.ndarray) -> float:
+    """The area under a loss curve on a log axis, for each epoch: the mean of ln(loss).
+
+    One number for a whole course: e to its power is the loss that a curve would have all along.
+
+    Args:
+        losses: mean loss of every epoch in nats, `[epochs]`.
+    """
+    return float(np.log(losses).mean())
+
+
+def first_below(losses: np.ndarray, threshold: float) -> float:
+    """How many values of `losses` passed until one was at most `threshold`; NaN if none was."""
+    reached = np.flatnonzero(losses <= threshold)
+    return float(reached[0] + 1) if len(reached) else float("nan")

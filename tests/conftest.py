@@ -80,6 +80,16 @@ def made_up_run(
     )
 
 
+def diverged_run(**settings):
+    run = made_up_run(losses=(9.0, float("nan")), **settings)
+    run.iteration_loss[0, 3] = np.nan
+    none = run.test_labels[:0]
+    changes = {"test_labels": none, "test_predicted": none, "test_confidence": none.astype("f4")}
+    changes["confusion"] = dict.fromkeys(("train", "test"), np.zeros((10, 10), int))
+    run.history[["loss", "train_accuracy", "test_accuracy", "seconds"]] = np.nan
+    return dataclasses.replace(run, **changes)
+
+
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a smoke run, made by the command itself."""

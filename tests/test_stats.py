@@ -28,11 +28,51 @@ def test_paired_difference_by_hand():
     half = stdtrit(2, 0.975) * 1 / math.sqrt(3)
     assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half))
     assert found.n == 3 and not found.separable
+    # All three signs agree: two of the eight ways to flip them are as extreme.
+    assert found.p == pytest.approx(2 / 8)
+    # The bootstrap's means lie between the least and the greatest difference, 27 ways to draw them.
+    assert 1 <= found.boot_low < found.mean < found.boot_high <= 3
+    many = stats.paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0], comparisons=5)
+    half = stdtrit(2, 0.995) * 1 / math.sqrt(3)
+    assert (many.low, many.level) == pytest.approx((2 - half, 0.99))
     assert stats.paired_difference([3, 3.1, 3.2], [1, 1, 1]).separable
     assert not stats.paired_difference([1, 1], [1, 1]).separable
     for bad in (([1], [1]), ([1, 2], [1])):
         with pytest.raises(ValueError, match="at least two pairs"):
             stats.paired_difference(*bad)
+
+
+def test_intervals_must_agree_on_a_side():
+    differences = np.array([0.9, 1.0, 3.0])  # the bootstrap's excludes zero, Student's does not
+    found = stats.paired_difference(differences, [0, 0, 0])
+    assert found.boot_low > 0 > found.low and not found.separable
+    assert "n = 3" in found.words() and "95 % interval" in found.words()
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_the_sign_flips_are_counted_exactly(n):
+    differences = np.random.default_rng(n).normal(0.4, 1, n)
+    signs = np.array(np.meshgrid(*[[1, -1]] * n)).reshape(n, -1)
+    means = (differences[:, None] * signs).mean(0)
+    above = (means >= differences.mean() - 1e-12).mean()
+    below = (means <= differences.mean() + 1e-12).mean()
+    found = stats.paired_difference(differences, np.zeros(n))
+    assert found.p == pytest.approx(min(1, 2 * min(above, below)))
+
+
+def test_the_mean_interval_is_students():
+    low, high = stats.mean_interval([1.0, 2.0, 3.0])
+    half = stdtrit(2, 0.975) / math.sqrt(3)
+    assert (low, high) == pytest.approx((2 - half, 2 + half))
+    assert stats.mean_interval([2.0, 2.0]) == (2, 2)
+    assert all(math.isnan(bound) for bound in stats.mean_interval([1.0]))
+
+
+def test_convergence_by_hand():
+    losses = np.array([1.0, 0.1, 0.01])
+    assert stats.log_area(losses) == pytest.approx(math.log(0.1))
+    assert stats.first_below(losses, 0.1) == 2
+    assert math.isnan(stats.first_below(losses, 0.001))
 
 
 def test_two_shares_by_hand():
