@@ -1,0 +1,80 @@
+"""How far recipes are from the original's curves, on runs made up by hand."""
+
+import numpy as np
+import pytest
+from conftest import diverged_run, made_up_run
+
+from labkit import conclusions, plots, published, recipes, tables
+from labkit.config import Config
+
+PRINTED = {section.number: section.epoch_loss for section in published.SECTIONS}
+
+
+def off_by(factor, *, seed=0, **settings):
+    """Runs of the baseline (one epoch) and of batches of 1000 (two), off the printed losses."""
+    return [
+        made_up_run(losses=(factor * PRINTED["1"][0],), seed=seed, **settings),
+        made_up_run(
+            losses=tuple(factor * loss for loss in PRINTED["3.2"][:2]),
+            batch_size=1000,
+            seed=seed,
+            **settings,
+        ),
+    ]
+
+
+def test_settings_are_the_originals_with_one_thing_changed():
+    settings = recipes.settings("mnist")
+    assert len(settings) == len(recipes.CANDIDATES) * len(recipes.EPOCHS)
+    usual = Config()
+    for label, config in settings.items():
+        changed = [f for f in recipes.FIELDS if getattr(config, f) != getattr(usual, f)]
+        assert len(changed) <= 1
+        section = published.section_of(config)
+        assert label == f"{recipes.name(config)}: {section.name}"
+        assert config.epochs == recipes.EPOCHS[section.number]
+    assert len({recipes.name(config) for config in settings.values()}) == len(recipes.CANDIDATES)
+
+
+def test_a_distance_is_the_factor_between_the_curves():
+    runs = {
+        "near": off_by(1.5),
+        "far": [*off_by(2, optimizer="sgd"), *off_by(8, seed=1, optimizer="sgd")],
+    }
+    found = recipes.distances(runs)
+    assert list(found.index) == ["Adam", "SGD"]
+    assert np.exp(found.loc["Adam", ["1", "3.2", "all"]]).tolist() == pytest.approx([1.5] * 3)
+    # Two seeds, off by 2 and by 8: together by 4, the mean of the logarithms.
+    assert np.exp(found.loc["SGD", ["all", "low", "high"]].astype(float)) == pytest.approx(
+        [4, 2, 8]
+    )
+    assert found["n"].tolist() == [1, 2]
+    frame = tables.recipe_distances(runs).frame
+    assert frame.loc["Adam", "baseline, 1 epoch"] == pytest.approx(1.5)
+    assert "comes nearest: its losses are typically off by a factor of 1.50" in str(
+        conclusions.recipe(runs)
+    )
+    assert "not certain at n = 1" in str(conclusions.recipe(runs))
+    assert "nearest over all is Adam" in plots.recipe_curves(runs).alt
+
+
+def test_only_epochs_that_all_have_are_compared_and_whole_sets_ranked():
+    longer = made_up_run(losses=(*PRINTED["1"][:1], 9.0))
+    runs = {
+        "": [longer, off_by(1)[1]],
+        "b": off_by(2, init="default"),
+        "c": [off_by(1, optimizer="sgd")[0], diverged_run(optimizer="sgd", batch_size=1000)],
+    }
+    found = recipes.distances(runs)
+    assert found.attrs["epochs"] == {"1": 1, "3.2": 2}
+    assert found.loc["Adam", "all"] == pytest.approx(0)
+    assert np.isnan(found.loc["SGD", "all"])
+    assert "not ranked: SGD" in str(conclusions.recipe(runs))
+
+
+def test_with_several_seeds_the_nearest_may_be_certain():
+    runs = {
+        "a": [*off_by(1.1), *off_by(1.2, seed=1)],
+        "b": [*off_by(2, weight_decay=1e-4), *off_by(3, seed=1, weight_decay=1e-4)],
+    }
+    assert "nearer than any other with every seed (n = 2)" in str(conclusions.recipe(runs))
