@@ -1,15 +1,21 @@
 """Sentences of judgement, computed from runs; each says on how many runs it rests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from labkit import published, stats
+from labkit import claims, published, recipes, stats
 from labkit.config import DATASETS, SCALES, Config
 from labkit.origin import MIME, made
-from labkit.runs import Run, Runs, divergences, off_diagonal, total_confusion
+from labkit.runs import (
+    Run,
+    Runs,
+    divergences,
+    finite,
+    paired_by_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -58,113 +64,19 @@ def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
     return Text(f"> {text}")
 
 
+@made
+def appendix(seeds: int) -> Text:
+    """What the numbers of the appendix on recipes rest on."""
+    epochs = sorted(recipes.EPOCHS.values())
+    return Text(
+        f"> **Appendix, on full MNIST at every scale:** {len(recipes.CANDIDATES)} candidates, "
+        f"{epochs[0]} to {epochs[-1]} epochs a training, {seeds} run{'s' * (seeds > 1)} of each."
+    )
+
+
 def percent(share: float) -> str:
     """A share as percent with two decimals."""
     return f"{100 * share:.2f} %"
-
-
-@made
-def accuracy(runs: Runs) -> Text:
-    """Whether each setting passes 99 % on both splits, by the 95 % interval of its answers."""
-    lines = _divergences(runs)
-    for label, group in finite(runs).items():
-        for split, name in (("train", "training"), ("test", "test")):
-            shares = [run.accuracy(split) for run in group]
-            counts = group[0].confusion[split]
-            total = int(counts.sum())
-            if len(group) == 1:
-                low, high = stats.wilson(np.trace(counts), total)
-                spread = f"95 % interval {100 * low:.2f} to {percent(high)}"
-            else:
-                low, high = min(shares), max(shares)
-                spread = f"{100 * low:.2f} to {percent(high)} over the seeds"
-            every = " with every seed" * (len(group) > 1)
-            if low > 0.99:
-                verdict = f"above 99 %{every}"
-            elif high < 0.99:
-                verdict = f"below 99 %{every}"
-            else:
-                verdict = "not separable from 99 %" if not every else "on both sides of 99 %"
-            lines.append(
-                f"- **{label}**, {name} images: {percent(np.mean(shares))} of {total:,} "
-                f"({spread}, n = {len(group)}): {verdict}."
-            )
-    return Text("\n".join(lines))
-
-
-def extreme(group: Sequence[Run], split: str, digits: Sequence[int], best: bool) -> str:
-    """Whether `digits` are the best (or worst) of all, by the Wilson intervals of each digit.
-
-    *Reproduced*: each of their intervals lies beyond those of all other digits. *Contradicted*:
-    some other digit's lies beyond one of theirs. Otherwise *not separable*. Several seeds answer
-    the same images, so their mean counts as one set of answers, not as more of them.
-    """
-    counts = total_confusion(group, split)
-    size = counts.sum(1) // len(group)
-    shares = np.diag(counts) / counts.sum(1)
-    sign = 1 if best else -1
-    bounds = np.array([stats.wilson(round(s * n), n) for s, n in zip(shares, size, strict=True)])
-    low, high = np.sort(sign * bounds, axis=1).T
-    others = [digit for digit in range(len(shares)) if digit not in digits]
-    if low[list(digits)].min() > high[others].max():
-        verdict = "reproduced"
-    elif low[others].max() > high[list(digits)].min():
-        verdict = "contradicted: another digit's interval lies beyond"
-    else:
-        verdict = "not separable: the intervals overlap"
-    order = np.argsort(-sign * shares, kind="stable")[: len(digits)]
-    named = " and ".join(f"{digit} ({percent(shares[digit])})" for digit in sorted(order))
-    claimed = " and ".join(f"{digit} ({percent(shares[digit])})" for digit in digits)
-    rank = "best" if best else "worst"
-    return f"that {claimed} should be {rank} is {verdict}; {rank} in this count: {named}"
-
-
-@made
-def digits(group: Sequence[Run]) -> Text:
-    """The original's statement on 8, 2 and 7 (section 1.3) against its own tables and these runs.
-
-    It says: 8 is learnt best, 2 and 7 worst, perhaps since 2 and 7 are mistaken for each other.
-    """
-    if group[0].config.dataset not in ("mnist", "mnist-5k"):
-        dataset = group[0].config.dataset
-        return Text(f"- The original speaks of MNIST's digits; {dataset} has none to compare.")
-    lost = _divergences({"this setting": group})
-    group = [run for run in group if not run.diverged]
-    if not group:
-        return Text("\n".join(lost))
-    section = published.SECTIONS[0]
-    claim = "8 is best, 2 and 7 are worst, being mistaken for each other"
-    lines = [*lost, f"**The original says: {claim}.**"]
-    for split, name in (("train", "training"), ("test", "test")):
-        shares = getattr(section, split).percent
-        order = np.argsort(shares, kind="stable")
-        best, worst = int(order[-1]), sorted(int(digit) for digit in order[:2])
-        holds = "agrees" if best == 8 else "contradicts it"
-        holds_worst = "agrees" if worst == [2, 7] else "contradicts it"
-        lines.append(
-            f"- *Its own {name} table:* best {best} ({shares[best]} %), {holds}; worst "
-            f"{worst[0]} and {worst[1]} ({shares[worst[0]]} % and {shares[worst[1]]} %), "
-            f"{holds_worst}."
-        )
-    for split, name in (("train", "training"), ("test", "test")):
-        total = int(total_confusion(group, split).sum())
-        lines.append(f"- *Here, {name} images ({total:,} answers, n = {len(group)}):*")
-        lines.append(f"    - {extreme(group, split, [8], best=True)};")
-        lines.append(f"    - {extreme(group, split, [2, 7], best=False)}.")
-    wrong = off_diagonal(total_confusion(group, "test"))
-    pairs = wrong + wrong.T
-    both, total = int(pairs[2, 7]), int(wrong.sum())
-    upper = np.triu(pairs)
-    first, second = np.unravel_index(upper.argmax(), upper.shape)
-    rank = int((upper[np.triu_indices(len(wrong), 1)] > both).sum()) + 1
-    lines.append(
-        f"- *2 and 7 mistaken for each other, test images:* {both} of {total} mistakes "
-        f"(2 for 7: {wrong[2, 7]}, 7 for 2: {wrong[7, 2]}), place {rank} of 45 pairs; the most "
-        f"frequent pair is {first} and {second} with {upper.max()}."
-    )
-    if len(group) == 1:
-        lines.append("- n = 1: one trained network. Another seed may be weak at other digits.")
-    return Text("\n".join(lines))
 
 
 @made
@@ -199,7 +111,9 @@ def loss(runs: Runs) -> Text:
             "several (`-p seeds 3`) to tell."
         )
     else:
-        lines += [f"- {sentence}" for sentence in _paired(runs, _last_loss, "last loss", " nats")]
+        lines += [
+            f"- {sentence}" for sentence in _paired(runs, claims.last_loss, "last loss", " nats")
+        ]
     return Text("\n".join(lines))
 
 
@@ -211,7 +125,7 @@ def compare(runs: Runs) -> Text:
         return Text("\n".join([*lines, "- There are no two settings left to compare."]))
     (base_label, base), *others = compared.items()
     if min(len(group) for group in compared.values()) > 1:
-        said = _paired(compared, lambda r: 100 * r.accuracy("test"), "test accuracy", " points")
+        said = _paired(compared, claims.test_percent, "test accuracy", " points")
         return Text("\n".join([*lines, *(f"- {line}" for line in said)]))
     level = 0.05 / len(others)
     for label, group in others:
@@ -247,6 +161,59 @@ def printed(section_number: str) -> Text:
 
 
 @made
+def claim(number: int, runs: Runs) -> Text:
+    """A claim of the original's with the verdict on it, and what that rests on."""
+    stated = claims.numbered(number)
+    head = f"**Claim {stated.number} (section {stated.section}): {stated.says}**"
+    found = claims.judge(stated, runs)
+    if found is None:
+        return Text(f"{head} These runs do not suffice to judge it.")
+    return Text(
+        f"{head} *Verdict: {found.verdict}* (n = {found.n}).\n\n"
+        f"- It predicts: {stated.predicts}\n"
+        f"- Judged by: {stated.test}.\n"
+        f"- Found: {found.evidence}."
+    )
+
+
+@made
+def recipe(runs: Runs) -> Text:
+    """Which recipe comes nearest to the original's curves, and how sure that is."""
+    found = recipes.distances(runs)
+    ranked = found[found["all"].notna()]
+    if len(ranked) < 2:
+        return Text("- There are no two recipes to compare.")
+    factor, n = np.exp(ranked), int(ranked["n"].min())
+    best, second = ranked.index[:2]
+    ahead = n > 1 and ranked["high"].iloc[0] < ranked["low"].iloc[1:].min()
+    lines = [
+        f"- Of {len(ranked)} recipes **{best}** comes nearest: its losses are typically off by a "
+        f"factor of {factor['all'].iloc[0]:.2f}; next is {second}, {factor['all'].iloc[1]:.2f}.",
+        f"- It is nearer than any other with every seed (n = {n})."
+        if ahead
+        else f"- The order of the first is not certain at n = {n}.",
+    ]
+    usual = recipes.name(Config())
+    if usual in ranked.index and usual != best:
+        place = ranked.index.get_loc(usual) + 1
+        lines.append(
+            f"- The default here, {usual}, is in place {place} with {factor['all'][usual]:.2f}."
+        )
+    epochs = ", ".join(
+        f"{k} epoch{'s' * (k > 1)} of section {number}"
+        for number, k in found.attrs["epochs"].items()
+    )
+    missing = [name for name in found.index if name not in ranked.index]
+    if missing:
+        lines.append(f"- Without a whole set of curves, so not ranked: {'; '.join(missing)}.")
+    lines.append(
+        f"- Limits: only {epochs} were compared; one thing was changed at a time; the original is "
+        "one run, and what it did may be none of these."
+    )
+    return Text("\n".join(lines))
+
+
+@made
 def excerpt(run: Run) -> Text:
     """The original's iteration log against this run at the same place, and against itself."""
     log = published.EXCERPTS[0]
@@ -272,43 +239,29 @@ def excerpt(run: Run) -> Text:
     return Text("\n".join(lines))
 
 
-def finite(runs: Runs) -> dict[str, list[Run]]:
-    """The runs without those that diverged, and without settings of which none is left."""
-    kept = {label: [run for run in group if not run.diverged] for label, group in runs.items()}
-    return {label: group for label, group in kept.items() if group}
-
-
 def _divergences(runs: Runs) -> list[str]:
     found = divergences(runs)
     return [f"- **{found}**; such a run has no accuracy and is left out below."] if found else []
 
 
-def _last_loss(run: Run) -> float:
-    return float(run.history["loss"].iloc[-1])
-
-
-def _paired(runs: Runs, measure: Any, name: str, unit: str) -> list[str]:
+def _paired(runs: Runs, measure: Callable[[Run], float], name: str, unit: str) -> list[str]:
     """A sentence for every setting against the first one, paired by seed."""
     (base_label, base), *others = runs.items()
-    level = 1 - 0.05 / max(len(others), 1)  # Bonferroni, for several comparisons with one baseline
     lines = []
     for label, group in others:
-        seeds = {run.config.seed: run for run in base}
-        pairs = [(run, seeds[run.config.seed]) for run in group if run.config.seed in seeds]
+        pairs = [(measure(run), measure(other)) for run, other in paired_by_seed(group, base)]
         if len(pairs) < 2:
             lines.append(
                 f"**{label} against {base_label}, {name}:** fewer than two seeds in common."
             )
             continue
-        first, second = ([measure(run) for run in side] for side in zip(*pairs, strict=True))
-        difference = stats.paired_difference(first, second, level)
+        difference = stats.paired_difference(*zip(*pairs, strict=True), len(others))
         if difference.separable:
             verdict = f"{label} is {'higher' if difference.mean > 0 else 'lower'}"
         else:
             verdict = f"not separable at n = {difference.n}"
         lines.append(
-            f"**{label} against {base_label}, {name}:** {difference.mean:+.4g}{unit}, paired by "
-            f"seed, {100 * level:.3g} % interval {difference.low:+.4g} to {difference.high:+.4g} "
-            f"(n = {difference.n}): {verdict}."
+            f"**{label} against {base_label}, {name}:** {difference.words(unit)}, paired by "
+            f"seed: {verdict}."
         )
     return lines

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from labkit.config import ACTIVATIONS, Config, ConfigError, names, seed_range, vary
 
 
@@ -23,14 +25,37 @@ def start(
         LabkitError: a value is not possible, or papermill handed over a parameter that the
             notebook does not have (papermill itself only warns of that).
     """
-    from labkit import data, experiment  # here, since they bring torch along
+    from labkit import experiment  # here, since it brings torch along
 
-    check_injected(_cells_so_far())
+    check(device=device)
     base = Config(dataset=dataset, epochs=1 if smoke() else epochs)
     count = 1 if smoke() else len(seed_range(seeds))
-    data.find_device(device)
     experiment.retrain_before(retrain)
     return base, {"seeds": count, "device": device, "retrain": retrain}
+
+
+def check(*, device: Any) -> None:
+    """Check what papermill handed over, and the device.
+
+    Raises:
+        LabkitError: the notebook has no such parameter, or this machine no such device.
+    """
+    from labkit import data
+
+    check_injected(_cells_so_far())
+    data.find_device(device)
+
+
+def test_images(base: Config) -> np.ndarray | None:
+    """The test images of the baseline's dataset, uint8 `[n, 28, 28]`; None, with a line that says
+    why, where they are neither on disk nor to be downloaded: the records have none."""
+    from labkit import data
+
+    try:
+        return data.load(base.dataset).test.images.numpy()
+    except data.DataError as error:
+        print(f"The images cannot be shown: {error}")
+        return None
 
 
 def compared(

@@ -2,6 +2,8 @@
 
 import base64
 import io
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -9,12 +11,21 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, SymLogNorm
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from labkit import published
-from labkit.runs import Run, Runs, class_noun, divergences, off_diagonal, total_confusion
+from labkit import published, recipes
+from labkit.runs import (
+    Run,
+    Runs,
+    class_noun,
+    divergences,
+    finite,
+    off_diagonal,
+    shares_of,
+    total_confusion,
+)
 
 # Colour-blind safe (Okabe and Ito's palette as seaborn has it); settings differ in marker and
 # line style as well, so that a grey print can be read.
@@ -57,6 +68,10 @@ def _plain_log(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _first(runs: Runs) -> Run:
+    return next(iter(runs.values()))[0]
 
 
 def smooth(losses: np.ndarray, window: int) -> np.ndarray:
@@ -176,6 +191,72 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
     return figure
 
 
+def iterations(runs: Sequence[Run]) -> Figure:
+    """The original's iteration log, point by point, on the range of these runs' same iterations."""
+    logs = published.EXCERPTS
+    figure = _figure(8, 3.4)
+    widths = [len(log.losses) for log in logs]
+    panels = figure.subplots(1, len(logs), sharey=True, width_ratios=np.maximum(widths, 8))
+    said = []
+    for axes, log in zip(panels, logs, strict=True):
+        places = np.arange(log.first, log.first + len(log.losses))
+        kept = [run.iteration_loss[log.epoch] for run in runs if run.config.epochs > log.epoch]
+        ours = np.array([losses[places] for losses in kept if len(losses) > places[-1]])
+        color = COLORS[0]
+        if len(ours):
+            axes.fill_between(places, ours.min(0), ours.max(0), color=color, alpha=0.25, lw=0)
+            axes.plot(places, np.median(ours, axis=0), color=color, label=f"here, n = {len(ours)}")
+            inside = (ours.min(0) <= log.losses) & (log.losses <= ours.max(0))
+            said.append(f"{inside.sum()} of {len(places)} in epoch {log.epoch}")
+        style = {"ls": (0, (4, 2)), "lw": 1, "marker": "D", "ms": 4, "mfc": "white"}
+        axes.plot(places, log.losses, color=INK, label="original", **style)
+        _plain_log(axes)
+        _tidy(axes, xlabel=f"iteration of epoch {log.epoch}")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    panels[0].set_ylabel("loss of a batch (nats)")
+    panels[0].set_title("The iteration log: median and range of the seeds", loc="left")
+    panels[0].legend(frameon=False, ncols=2)
+    figure.alt = (
+        "Line chart of the original's printed losses by iteration on the range of these runs; "
+        f"inside the range: {', '.join(said) or 'none, since these runs have no such iteration'}."
+    )
+    return figure
+
+
+def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
+    """Accuracy of every class: mean and range of the seeds, the original's as open diamonds."""
+    kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
+    runs = finite(runs)
+    figure = _figure(8, 0.6 + 2.7 * len(runs))
+    said = []
+    panels = figure.subplots(len(runs), 1, squeeze=False).ravel()
+    for index, (axes, (label, group)) in enumerate(zip(panels, runs.items(), strict=True)):
+        color = COLORS[index % len(COLORS)]
+        shares = np.array([shares_of(run.confusion[split]) for run in group])
+        places = np.arange(shares.shape[1])
+        mean, low, high = shares.mean(0), shares.min(0), shares.max(0)
+        axes.vlines(places, low, high, color=color, lw=5, alpha=0.35)
+        axes.plot(
+            places, mean, "o", color=color, ms=6, label=f"here: mean, range (n = {len(group)})"
+        )
+        worst = int(mean[:-1].argmin())
+        said.append(
+            f"{label}: total {mean[-1]:.2f} %, worst {noun} {worst} with {mean[worst]:.2f} %"
+        )
+        section = published.section_of(group[0].config)
+        if section and (table := getattr(section, split)):
+            printed = [*table.percent, table.total_percent]
+            axes.plot(places, printed, "D", color=INK, mfc="white", ms=6, label="original")
+            said[-1] += f" (original {table.total_percent:.2f} %)"
+        _tidy(axes, xlabel=noun, ylabel="accuracy (%)")
+        axes.set_title(f"{label}, {kind} images", loc="left")
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.set_xticks(places, [*map(str, places[:-1]), "total"])
+        axes.axvline(places[-1] - 0.5, color="#bbbbbb", lw=0.8)
+    figure.alt = f"Accuracy of every {noun} on the {kind} images, by setting. {'; '.join(said)}."
+    return figure
+
+
 def confusion(runs: Runs, split: str = "test") -> Figure:
     """Confusion counts as heatmaps, one a setting, summed over its seeds.
 
@@ -227,36 +308,197 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
-def mistakes(run: Run, images: np.ndarray, most: int = 12) -> Figure:
+def confusion_difference(runs: Runs, split: str = "test") -> Figure:
+    """The mistakes a run of the second setting makes more (red) or fewer (blue) than the first."""
+    kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
+    (first, base), (second, other) = list(runs.items())[:2]
+    per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
+    difference = per_run[1] - per_run[0]
+    limit = max(float(np.abs(difference).max()), 1.0)
+    text = [
+        [f"{d:+.1f}".replace("-", "−") if abs(d) >= 0.05 else "" for d in r] for r in difference
+    ]
+    figure = _figure(6.6, 5.8)
+    axes = figure.add_subplot()
+    sns.heatmap(
+        difference,
+        annot=np.array(text),
+        fmt="",
+        cmap="RdBu_r",
+        norm=SymLogNorm(1, vmin=-limit, vmax=limit),
+        square=True,
+        linewidths=0.6,
+        linecolor="#dddddd",
+        annot_kws={"size": 8.5},
+        cbar_kws={"label": f"more or fewer {kind} mistakes a run", "format": "%g", "shrink": 0.8},
+        ax=axes,
+    )
+    axes.set_title(f"{second} minus {first}: mistakes a run", loc="left", size=11)
+    axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
+    axes.tick_params(length=0, rotation=0)
+    true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
+    figure.alt = (
+        f"Heatmap of the difference of {kind} mistakes a run between {second} and {first} (n = "
+        f"{len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for {true} taken for "
+        f"{answer}, {difference[true, answer]:+.1f}."
+    )
+    return figure
+
+
+def calibration(runs: Runs, fewest: int = 40) -> Figure:
+    """How often answers are wrong against how unsure the network was, both on log axes.
+
+    The test answers of all runs of a setting are put in order of confidence. The surer half is the
+    first point, the surer half of the others the second, and so on down to `fewest` answers. A
+    point without a mistake has no place on a log axis and is left out.
+    """
+    figure = _figure(8, 4.4)
+    axes = figure.add_subplot()
+    said, lowest = [], 1.0
+    for index, (label, group) in enumerate(finite(runs).items()):
+        confidence = np.concatenate([run.test_confidence for run in group]).astype(float)
+        wrong = np.concatenate([run.test_predicted != run.test_labels for run in group])
+        order = np.argsort(-confidence, kind="stable")
+        parts = []
+        while len(order) >= 2 * fewest:
+            parts.append(order[: len(order) // 2])
+            order = order[len(order) // 2 :]
+        parts.append(order)
+        unsure = np.array([np.mean(1 - confidence[part]) for part in parts])
+        missed = np.array([wrong[part].mean() for part in parts])
+        shown = (missed > 0) & (unsure > 0)
+        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+        axes.plot(
+            100 * unsure[shown],
+            100 * missed[shown],
+            color=color,
+            marker=marker,
+            lw=1.6,
+            label=f"{label} (n = {len(group)})",
+        )
+        if shown.any():
+            lowest = min(lowest, unsure[shown].min(), missed[shown].min())
+        said.append(
+            f"{label}: {100 * wrong.mean():.2f} % wrong, {100 * np.mean(1 - confidence):.2f} % "
+            "expected by its own confidence"
+        )
+    ends = [100 * lowest, 100]
+    axes.plot(ends, ends, color=INK, ls=(0, (4, 2)), lw=1, label="as often wrong as it expects")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _tidy(axes, xlabel="expected to be wrong: 100 % − confidence (%)", ylabel="wrong (%)")
+    axes.set_title("Calibration on the test images; above the dashed line: too sure", loc="left")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.alt = (
+        "Line chart of the share of wrong answers against the share that the network expects by "
+        f"its confidence, log axes. {'; '.join(said)}."
+    )
+    return figure
+
+
+def recipe_curves(runs: Runs) -> Figure:
+    """The training losses of each recipe, see `recipes`, a panel a section; the original dashed."""
+    found = recipes.curves(runs)
+    epochs = recipes.distances(runs).attrs["epochs"]
+    sections = [s for s in published.SECTIONS if s.number in epochs]
+    figure = _figure(9.5, 4.6)
+    panels = figure.subplots(1, len(sections), squeeze=False).ravel()
+    for axes, section in zip(panels, sections, strict=True):
+        length = epochs[section.number]
+        for index, (recipe, of_section) in enumerate(found.items()):
+            if group := of_section.get(section.number):
+                losses = np.array([run.history["loss"][:length] for run in group])
+                style = {"marker": MARKERS[index % len(MARKERS)], "ls": LINES[index % len(LINES)]}
+                color = COLORS[index % len(COLORS)]
+                axes.plot(range(length), losses.mean(0), color=color, lw=1.5, label=recipe, **style)
+        printed = section.epoch_loss[:length]
+        axes.plot(range(length), printed, "D--", color=INK, mfc="white", ms=7, label="original")
+        _plain_log(axes)
+        _tidy(axes, xlabel="epoch")
+        axes.set_xlim(-0.3, length - 0.7)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(section.name, loc="left", size=10.5)
+    panels[0].set_ylabel("mean loss of the epoch (nats)")
+    handles = {h.get_label(): h for axes in panels for h in axes.lines}
+    figure.legend(
+        handles=list(handles.values()), loc="outside lower center", ncols=3, frameon=False
+    )
+    best = recipes.distances(runs).index[0]
+    figure.alt = (
+        f"Training losses of {len(found)} recipes beside the original's, log axes, one panel each "
+        f"for {', '.join(section.name for section in sections)}; nearest over all is {best}."
+    )
+    return figure
+
+
+def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
+    """The test images that most runs of all settings get wrong.
+
+    Args:
+        images: the test images of the runs' dataset in their order, uint8 `[n, 28, 28]`;
+            None where they are not at hand, which the figure then says in their place.
+    """
+    every = [run for group in finite(runs).values() for run in group]
+    wrong = [run.test_predicted != run.test_labels for run in every]
+    times = np.sum(wrong, axis=0) if every else np.zeros(0, int)
+    chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
+    under = {}
+    for i in chosen:
+        answers = Counter(
+            int(r.test_predicted[i]) for r in every if r.test_predicted[i] != r.test_labels[i]
+        )
+        taken = ", ".join(f"{digit} ({count}×)" for digit, count in answers.most_common(2))
+        under[i] = f"{every[0].test_labels[i]}, taken for {taken}", f"image {i}"
+    title = f"The images most often wrong in {len(every)} run{'s' * (len(every) > 1)}"
+    return _gallery(images, under, title)
+
+
+def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
     """The mistakes that the network was surest of, with what it saw.
 
     Args:
-        images: the test images of the run's dataset in their order, uint8 `[n, 28, 28]`.
+        images: the test images of the run's dataset in their order, uint8 `[n, 28, 28]`;
+            None where they are not at hand, which the figure then says in their place.
 
     Raises:
         ValueError: the images are not as many as the run's test answers.
     """
-    if len(images) != len(run.test_labels) and not run.diverged:
+    if images is not None and len(images) != len(run.test_labels) and not run.diverged:
         raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
     wrong = np.flatnonzero(run.test_labels != run.test_predicted)
     chosen = wrong[np.argsort(-run.test_confidence[wrong], kind="stable")][:most]
-    rows = max(1, -(-len(chosen) // 6))
+    under = {
+        int(i): (
+            f"{run.test_labels[i]} taken for {run.test_predicted[i]}",
+            f"sure to {100 * run.test_confidence[i]:.1f} %\nimage {i}",
+        )
+        for i in chosen
+    }
+    seed = run.config.seed
+    title = f"The {len(chosen)} surest of {len(wrong)} mistakes (seed {seed})"
+    return _gallery(images, under, title)
+
+
+def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title: str) -> Figure:
+    """Images by their number, each with what stands above and below it, six in a row."""
+    rows = max(1, -(-len(under) // 6))
     figure = _figure(8, 0.5 + 1.75 * rows)
-    figure.suptitle(
-        f"The {len(chosen)} surest of {len(wrong)} mistakes (seed {run.config.seed})", size=11
-    )
-    for place, index in enumerate(chosen):
+    figure.suptitle(title, size=11)
+    for place, (index, (above, below)) in enumerate(under.items()):
         axes = figure.add_subplot(rows, 6, place + 1)
-        axes.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255)
+        if images is None:
+            axes.text(0.5, 0.5, "not on\nthis disk", ha="center", va="center", size=9, color=INK)
+            axes.set_box_aspect(1)
+        else:
+            axes.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#bbbbbb")
-        axes.set_title(f"{run.test_labels[index]} taken for {run.test_predicted[index]}", size=9.5)
-        axes.set_xlabel(f"sure to {100 * run.test_confidence[index]:.1f} %\nimage {index}", size=8)
-    pairs = [f"{run.test_labels[i]} taken for {run.test_predicted[i]}" for i in chosen]
-    figure.alt = (
-        f"Gallery of the {len(chosen)} test images that the network got wrong with the highest "
-        f"confidence: {', '.join(pairs)}."
-    )
+        axes.set_title(above, size=9.5)
+        axes.set_xlabel(below, size=8)
+    said = ", ".join(above for above, _ in under.values())
+    figure.alt = f"Gallery of {len(under)} test images. {title}: {said}."
     return figure
 
 

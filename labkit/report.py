@@ -29,13 +29,13 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
-from labkit import conclusions, notebook, origin, published, tables
+from labkit import conclusions, notebook, origin, published, recipes, tables
 from labkit.config import SCALES, Config, LabkitError, choice, seed_range
 from labkit.provenance import commit
 from labkit.runs import Run
 from labkit.store import Store, StoreError, write_atomically
 
-NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size")
+NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe")
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
@@ -86,7 +86,7 @@ def build(
     retrain: bool = False,
     parameters: Mapping[str, str] | None = None,
 ) -> Path:
-    """Run the four notebooks and write the page `folder/lab-report.html`; its path.
+    """Run the notebooks and write the page `folder/lab-report.html`; its path.
 
     Beside it stay the executed notebooks (`notebooks`), copies of the records behind the page
     (`runs`) and `manifest.json`. All of it is made in `folder/unfinished` and moved when it is
@@ -232,10 +232,16 @@ def finish(
             for name, run in present.items()
         },
     }
-    grouped: dict[str, list[Run]] = {}
+    compared: dict[str, list[Run]] = {}
+    others: dict[str, list[Run]] = {}  # the appendix's, of other images or fewer epochs
     for run in present.values():
-        grouped.setdefault(setting_name(run.config), []).append(run)
-    write_atomically(draft / PAGE, render(manifest, config, sections, grouped).encode())
+        own = (run.config.dataset, run.config.epochs) == (config.dataset, config.epochs)
+        name = setting_name(run.config)
+        if not own:
+            name += f" ({run.config.dataset}, {run.config.epochs} epochs)"
+        (compared if own else others).setdefault(name, []).append(run)
+    page = render(manifest, config, sections, compared, others)
+    write_atomically(draft / PAGE, page.encode())
     paths = [draft / PAGE, *sorted((draft / "notebooks").glob("*.ipynb"))]
     manifest["files"] = {
         str(path.relative_to(draft)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -391,16 +397,21 @@ def render(
     config: Config,
     sections: list[Section],
     runs: Mapping[str, list[Run]],
+    others: Mapping[str, list[Run]],
 ) -> str:
-    """The page, from what ran and from the runs that it names, grouped by setting."""
+    """The page, from what ran and from the runs that it names, grouped by setting.
+
+    `runs` are of the page's own images and epochs, and are compared; `others` are only listed.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
     first = next(iter(runs.values()), [])
-    shown = [tables.summary(runs), tables.provenance(runs, manifest["started"])] if runs else []
-    summary, provenance = (
-        [origin.marked(table.html(), table.origin) for table in shown] if shown else ("", "")
-    )
+
+    def shown(make: Any, of: Mapping[str, list[Run]], *more: Any) -> str:
+        table = make(of, *more) if of else None
+        return origin.marked(table.html(), table.origin) if table and len(table.frame) else ""
+
     took = datetime.fromisoformat(manifest["finished"]) - datetime.fromisoformat(
         manifest["started"]
     )
@@ -410,8 +421,10 @@ def render(
         config=config,
         n=len(first),
         sections=sections,
-        summary=summary,
-        provenance=provenance,
+        summary=shown(tables.summary, runs),
+        ledger=shown(tables.ledger, runs),
+        beside=shown(tables.beside, runs),
+        provenance=shown(tables.provenance, {**runs, **others}, manifest["started"]),
         versions=first[0].provenance["versions"] if first else {},
         date=manifest["started"][:16].replace("T", " ") + " UTC",
         seconds=took.total_seconds(),
@@ -423,5 +436,7 @@ def render(
 
 def setting_name(config: Config) -> str:
     """The original's name for this setting if it has one, else a description without the seed."""
-    section = published.section_of(config)
-    return section.name if section else config.describe().rpartition(",")[0]
+    section, recipe = published.section_of(config), recipes.name(config)
+    if section:
+        return section.name if recipe == recipes.name(Config()) else f"{section.name}, {recipe}"
+    return config.describe().rpartition(",")[0]

@@ -1,5 +1,6 @@
 """Tables from runs. Each is a `Table`: the numbers as a data frame, and how to show them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -8,10 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit import published, stats
-from labkit.config import DATASETS, Config
+from labkit import claims, published, recipes, stats
+from labkit.config import DATASETS, SCALES, Config
 from labkit.origin import MIME, made
-from labkit.runs import Run, Runs, class_noun, divergences, off_diagonal, total_confusion
+from labkit.runs import (
+    Run,
+    Runs,
+    class_noun,
+    divergences,
+    finite,
+    off_diagonal,
+    shares_of,
+    total_confusion,
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +75,240 @@ class Table:
 
 @made
 def epochs(runs: Runs) -> Table:
-    """Mean training loss by epoch and setting, with the original's printed loss beside it."""
-    columns = {}
+    """Mean training loss by epoch and setting, with the original's printed loss beside it.
+
+    With several seeds also the lowest and the highest, and whether the original lies between.
+    """
+    columns: dict[tuple[str, str], pd.Series] = {}
     for label, group in runs.items():
-        loss = np.mean([run.history["loss"] for run in group], axis=0)
-        columns[label, "here"] = pd.Series(loss)
+        losses = np.array([run.history["loss"] for run in group])
+        columns[label, "here"] = pd.Series(losses.mean(0))
+        if len(group) > 1:
+            columns[label, "low"] = pd.Series(losses.min(0))
+            columns[label, "high"] = pd.Series(losses.max(0))
         if section := published.section_of(group[0].config):
             columns[label, "original"] = pd.Series(section.epoch_loss)
+            if len(group) > 1:
+                columns[label, "inside"] = pd.Series(_inside(losses, section.epoch_loss))
     frame = pd.DataFrame(columns).rename_axis("epoch")
-    caption = f"Training loss in nats, mean of each epoch's batch losses; {seeds_of(runs)}"
-    return Table(frame, caption, {"here": 6, "original": 6})
+    many = max(map(len, runs.values())) > 1
+    range_ = "; low and high: of the seeds; inside: the original lies between them" if many else ""
+    caption = f"Training loss in nats, mean of each epoch's batch losses{range_}; {seeds_of(runs)}"
+    return Table(frame, caption, dict.fromkeys(("here", "low", "high", "original"), 4))
+
+
+def _inside(values: np.ndarray, original: Sequence[float]) -> list[str]:
+    """For each place whether the original's value lies in the range of `values` `[n, places]`.
+
+    "yes", "above", "below", or "" where there is no value here to compare with.
+    """
+    places = min(values.shape[1], len(original))
+    low, high = values.min(0)[:places], values.max(0)[:places]
+    return [
+        "" if not np.isfinite(a) else "below" if o < a else "above" if o > b else "yes"
+        for a, b, o in zip(low, high, original, strict=False)
+    ]
+
+
+@made
+def beside(runs: Runs) -> Table:
+    """Every curve and table of the original: how many of its values lie in our range of seeds.
+
+    A place counts where both have a value; the original's percentages are compared as printed,
+    with two decimals.
+    """
+    rows = []
+
+    def row(label: str, number: str, what: str, found: Sequence[str]) -> None:
+        counts = {name: found.count(name) for name in ("yes", "above", "below")}
+        rows.append(
+            {
+                "setting": label,
+                "section": number,
+                "of the original": what,
+                "values": sum(counts.values()),
+                "inside": counts["yes"],
+                "above": counts["above"],
+                "below": counts["below"],
+            }
+        )
+
+    for label, group in finite(runs).items():
+        if not (section := published.section_of(group[0].config)):
+            continue
+        losses = np.array([run.history["loss"] for run in group])
+        row(label, section.number, "loss by epoch", _inside(losses, section.epoch_loss))
+        for log in published.EXCERPTS if section is published.SECTIONS[0] else ():
+            part = np.array([run.iteration_loss[log.epoch :][:1] for run in group]).reshape(
+                len(group), -1
+            )[:, log.first :]
+            row(label, log.number, f"iterations of epoch {log.epoch}", _inside(part, log.losses))
+        for split, name in (("train", "training"), ("test", "test")):
+            if table := getattr(section, split):
+                shares = np.array([shares_of(run.confusion[split]) for run in group])
+                printed = [*table.percent, round(table.total_percent, 2)]
+                row(label, section.number, f"{name} accuracy", _inside(shares.round(2), printed))
+    columns = ["setting", "section", "of the original", "values", "inside", "above", "below"]
+    frame = pd.DataFrame(rows, columns=columns).set_index("setting")
+    caption = (
+        "How many of the original's values lie in the range of our seeds, how many above and below "
+        f"it. One run more lies in the range of n others with a chance of (n − 1)/(n + 1), if "
+        f"nothing differs; {seeds_of(runs)}"
+    )
+    return Table(frame, caption)
+
+
+@made
+def ledger(runs: Runs) -> Table:
+    """What the original states, and the verdict that these runs give, claim by claim."""
+    found = list(claims.judgements(runs))
+    rows = [
+        {
+            "claim": judgement.claim.number,
+            "section": judgement.claim.section,
+            "the original says": judgement.claim.says,
+            "verdict": judgement.verdict,
+            "n": judgement.n,
+            "evidence": judgement.evidence,
+        }
+        for judgement in found
+    ]
+    columns = ["claim", "section", "the original says", "verdict", "n", "evidence"]
+    frame = pd.DataFrame(rows, columns=columns).set_index("claim")
+    first = next(iter(runs.values()))[0].config
+    full = first.dataset == "mnist" and first.epochs == SCALES["paper"]["epochs"]
+    scale = "" if full else f" on {first.dataset} with {first.epochs} epochs: not the original's"
+    caption = f"The original's claims and their verdicts{scale}; {seeds_of(runs)}"
+    return Table(frame, caption)
+
+
+@made
+def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Table:
+    """How fast each setting learns: the area under its log-loss curve, and what it takes until an
+    epoch's mean training loss is at most each of `losses` (nats).
+
+    Medians over the seeds; a dash where half of them or more never get there.
+    """
+    rows = {}
+    for label, group in finite(runs).items():
+        updates = group[0].iteration_loss.shape[1]
+        curves = [run.history["loss"].to_numpy() for run in group]
+        areas = [stats.log_area(curve) for curve in curves]
+        row = {("mean ln loss", "mean"): np.mean(areas)}
+        if len(group) > 1:
+            row["mean ln loss", "±"] = np.std(areas, ddof=1)
+        for threshold in losses:
+            taken = np.array([stats.first_below(curve, threshold) for curve in curves])
+            taken = np.where(np.isnan(taken), np.inf, taken)
+            seconds = [
+                run.history["seconds"][: int(t)].sum() if np.isfinite(t) else np.inf
+                for run, t in zip(group, taken, strict=True)
+            ]
+            middle = np.median(taken)
+            reached = np.isfinite(middle)
+            head = f"to a loss of {threshold:g}"
+            row[head, "epochs"] = middle if reached else np.nan
+            row[head, "updates"] = middle * updates if reached else np.nan
+            row[head, "seconds"] = np.median(seconds) if reached else np.nan
+        rows[label] = row
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    if len(frame):  # else all diverged
+        frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    caption = (
+        "Convergence: the mean of ln(loss) over the epochs (the area under the curve on a log "
+        "axis; lower is faster), and the epochs, updates and seconds until an epoch's mean loss is "
+        f"at most so many nats, median of the seeds; {seeds_of(runs)}"
+    )
+    decimals = {"mean": 3, "±": 3, "epochs": 1, "seconds": 1}
+    return Table(frame.rename_axis("setting"), caption, decimals)
+
+
+@made
+def recipe_distances(runs: Runs) -> Table:
+    """By which factor each recipe's training losses are off the original's, see `recipes`."""
+    found = recipes.distances(runs)
+    epochs = found.attrs["epochs"]
+    sections = {section.number: section for section in published.SECTIONS}
+    factors = np.exp(found.drop(columns="n"))
+    heads = {n: f"{sections[n].name}, {k} epoch{'s' * (k > 1)}" for n, k in epochs.items()} | {
+        "all": "all",
+        "low": "from",
+        "high": "to",
+    }
+    frame = factors.rename(columns=heads)
+    frame.insert(0, "n", found["n"])
+    caption = (
+        "By which factor a recipe's mean training losses are typically off the original's (root "
+        "mean square of the difference of logarithms; 1 is the same), nearest first; from, to: of "
+        "single seeds. Test figures are not used"
+    )
+    return Table(frame, caption, dict.fromkeys(heads.values(), 2))
+
+
+@made
+def hardest(runs: Runs, most: int = 12) -> Table:
+    """The test images that most of all runs get wrong: how often, and as what."""
+    groups = finite(runs)
+    every = [run for group in groups.values() for run in group]
+    wrong = np.array([run.test_predicted != run.test_labels for run in every] or [[]], bool)
+    times = wrong.sum(0)
+    order = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
+    rows = []
+    for index in order:
+        answers = np.array([run.test_predicted[index] for run in every])[wrong[:, index]]
+        taken = Counter(answers.tolist()).most_common()
+        rows.append(
+            {
+                "image": index,
+                "true": int(every[0].test_labels[index]),
+                "wrong in": int(times[index]),
+                "taken for": ", ".join(f"{digit} ({count}×)" for digit, count in taken),
+                **{
+                    label: f"{sum(r.test_predicted[index] != r.test_labels[index] for r in group)}"
+                    f" of {len(group)}"
+                    for label, group in (groups.items() if len(groups) > 1 else ())
+                },
+            }
+        )
+    never = int((times == 0).sum())
+    always = int((times == len(every)).sum())
+    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["image"]).set_index("image")
+    caption = (
+        f"The test images that most of the {len(every)} runs get wrong. Of {len(times):,} images "
+        f"{never:,} are right in every run, {always:,} wrong in every run; {seeds_of(runs)}"
+    )
+    return Table(frame, caption)
+
+
+@made
+def changed(runs: Runs) -> Table:
+    """The test images whose verdict changes between the first setting and each other one.
+
+    An image counts as right with a setting if more than half of its runs answer rightly.
+    """
+    first, groups = next(iter(runs)), finite(runs)
+    rows = {}
+    for label in groups if first in groups else ():
+        if label == first:
+            continue
+        base, here = _mostly_right(groups[first]), _mostly_right(groups[label])
+        rows[label] = {
+            "right with both": int((base & here).sum()),
+            f"only with {first}": int((base & ~here).sum()),
+            "only with this": int((here & ~base).sum()),
+            "with neither": int((~base & ~here).sum()),
+        }
+    columns = ["right with both", f"only with {first}", "only with this", "with neither"]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
+    caption = (
+        "Test images that change their verdict; right: with more than half of a setting's runs; "
+        f"{seeds_of(runs)}"
+    )
+    return Table(frame, caption)
+
+
+def _mostly_right(group: Sequence[Run]) -> np.ndarray:
+    return np.mean([run.test_predicted == run.test_labels for run in group], axis=0) > 0.5
 
 
 @made
@@ -84,16 +318,16 @@ def per_class(runs: Runs, split: str = "test") -> Table:
     With one seed `low` and `high` are the 95 % Wilson interval; with several they are the lowest
     and the highest seed, and `accuracy %` is the mean.
     """
-    columns: dict[tuple[str, str], list[float]] = {}
+    columns: dict[tuple[str, str], list[Any]] = {}
     sizes: np.ndarray | None = None
     for label, group in runs.items():
         counts = np.array([run.confusion[split] for run in group])
-        right = np.array([[*np.diag(c), np.trace(c)] for c in counts])
         each = np.array([[*c.sum(1), c.sum()] for c in counts])  # all 0 for a run that diverged
         sizes = each.max(0) if sizes is None else np.maximum(sizes, each.max(0))
-        share = 100 * np.divide(right, each, out=np.full(each.shape, np.nan), where=each > 0)
+        share = np.array([shares_of(c) for c in counts])
         if len(group) == 1:
-            bounds = [stats.wilson(k, n) for k, n in zip(right[0], each[0], strict=True)]
+            right = [*np.diag(counts[0]), np.trace(counts[0])]
+            bounds = [stats.wilson(k, n) for k, n in zip(right, each[0], strict=True)]
             low, high = (100 * np.array(bounds)).T
         else:
             low, high = share.min(0), share.max(0)
@@ -102,6 +336,9 @@ def per_class(runs: Runs, split: str = "test") -> Table:
         section = published.section_of(group[0].config)
         if section and (table := getattr(section, split)):
             columns[label, "original %"] = [*table.percent, table.total_percent]
+            if len(group) > 1:
+                printed = [*table.percent, round(table.total_percent, 2)]
+                columns[label, "inside"] = _inside(share.round(2), printed)
     index = pd.Index([*(str(i) for i in range(len(sizes) - 1)), "total"], name="class")
     frame = pd.DataFrame(columns, index=index)
     frame.insert(0, ("", "images"), [int(size) for size in sizes])
@@ -129,6 +366,7 @@ def summary(runs: Runs) -> Table:
             ("here", "last loss"): np.mean([run.history["loss"].iloc[-1] for run in group]),
             ("here", "train %"): np.mean(train),
             ("here", "test %"): np.mean(test),
+            ("here", "±"): np.std(test, ddof=1) if len(group) > 1 else np.nan,
             ("here", "from"): low,
             ("here", "to"): high,
             ("original", "first loss"): section.epoch_loss[0] if section else np.nan,
@@ -145,7 +383,7 @@ def summary(runs: Runs) -> Table:
         f"{seeds_of(runs)}"
     )
     decimals = {"first loss": 4, "last loss": 4} | dict.fromkeys(
-        ("train %", "test %", "from", "to"), 2
+        ("train %", "test %", "±", "from", "to"), 2
     )
     return Table(frame.rename_axis("setting"), caption, decimals)
 

@@ -17,8 +17,9 @@ from conftest import made_up_run
 from filelock import FileLock
 from test_store import RestrictedFileSize
 
-from labkit import origin, report
+from labkit import origin, recipes, report
 from labkit.__main__ import cli
+from labkit.claims import CLAIMS, OWN_TABLE
 from labkit.config import Config, LabkitError
 from labkit.data import CHECKSUMS
 from labkit.provenance import commit
@@ -40,6 +41,7 @@ def test_the_page_has_the_sections_in_the_originals_order(soup):
         "2 Activation functions",
         "3.1 Learning rate",
         "3.2 Batch size",
+        "Appendix: which recipe was it?",
         "Provenance",
     ]
     anchors = {tag["id"] for tag in soup.find_all(id=True)}
@@ -63,6 +65,15 @@ def test_the_summary_has_every_setting_beside_the_original(soup):
     assert rows[0][-1] == "99.05" and rows[1][-1] == "–"
 
 
+def test_the_ledger_stands_near_the_top_with_every_claim(soup):
+    table = soup.find(id="ledger").find_next("table")
+    assert table.find_next("nav")  # above the contents
+    rows = [[c.get_text() for c in r.find_all(["th", "td"])] for r in table.tbody.find_all("tr")]
+    assert [row[0] for row in rows] == [str(claim.number) for claim in CLAIMS]
+    assert rows[0][3] == OWN_TABLE and rows[6][3] == "not separable at n = 1"
+    assert "not the original's" in table.caption.get_text()
+
+
 def test_smoke_numbers_do_not_look_like_results(soup):
     banners = soup.find_all(class_="banner")
     assert len(banners) == 1 and "numbers mean nothing" in " ".join(banners[0].get_text().split())
@@ -82,7 +93,9 @@ def test_provenance_stands_at_the_end(soup):
     footer = soup.find("footer").get_text(" ")
     for word in ("torch", "python", "cpu", "commit", "seconds", "trained now"):
         assert word in footer
-    assert "5 of its runs were trained meanwhile, 0 were on record" in " ".join(footer.split())
+    recorded = len(recipes.settings("mnist"))
+    words = f"5 of its runs were trained meanwhile, {recorded} were on record"
+    assert words in " ".join(footer.split())
 
 
 def test_the_page_refers_to_nothing_outside(page):
@@ -320,11 +333,13 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
 def test_the_manifest_says_what_ran(page):
     manifest = json.loads((page.parent / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["scale"] == "smoke"
-    assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 4
+    assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 5
     assert manifest["notebooks"]["03_lr"]["parameters"]["lr"] == "0.1"
-    assert len(manifest["runs"]) == 5 and manifest["stale"] == []
-    for name, run in manifest["runs"].items():
-        assert run["source"] == "trained now" and run["scale"] == "own"
+    trained = {n: run for n, run in manifest["runs"].items() if run["source"] == "trained now"}
+    assert len(trained) == 5 and manifest["stale"] == []
+    assert len(manifest["runs"]) - 5 == len(recipes.settings("mnist"))  # the appendix's
+    for name, run in trained.items():
+        assert run["scale"] == "own"
         kept = Store(page.parent / "runs", shipped=None).get(name)
         users = Store(page.parent.parent / "runs", shipped=None).get(name)
         assert run["sha256"] == kept.checksum == users.checksum

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import made_up_run
+from conftest import diverged_run, made_up_run
 
 from labkit import conclusions, plots, published, stats, tables
 from labkit.config import Config
@@ -90,9 +90,57 @@ def test_layers_add_up():
     assert "18 weighted layers" in tables.layers(Config()).caption
 
 
+def test_whether_the_original_lies_in_our_range():
+    around = published.SECTIONS[0].epoch_loss
+    low = made_up_run(losses=tuple(0.9 * loss for loss in around), seed=0)
+    high = made_up_run(losses=(*tuple(1.1 * loss for loss in around[:9]), 0.02), seed=1)
+    runs = {"baseline": [low, high]}
+    inside = tables.epochs(runs).frame["baseline", "inside"]
+    assert inside.tolist() == ["yes"] * 9 + ["above"]
+    beside = tables.beside(runs).frame.set_index("of the original")
+    assert beside.loc["loss by epoch", ["values", "inside", "above", "below"]].tolist() == [
+        10, 9, 1, 0,
+    ]  # fmt: skip
+    # All digits are always right here; the original's 11 values lie below.
+    assert beside.loc["test accuracy", "below"] == 11
+    assert tables.per_class(runs).frame["baseline", "inside"].eq("below").all()
+    assert beside.loc["iterations of epoch 1", "values"] == 0  # these runs have 4 an epoch
+    assert beside.loc["iterations of epoch 2", "values"] == 3
+
+
+def test_convergence_hardest_and_changed_by_hand():
+    runs = {
+        "a": [made_up_run(losses=(1.0, 0.1), wrong={(1, 2): n}, seed=n) for n in (1, 2, 3)],
+        "b": [
+            made_up_run(losses=(0.1, 0.01), wrong={(1, 2): n}, lr=0.1, seed=n) for n in (0, 0, 9)
+        ],
+    }
+    row = tables.convergence(runs, losses=[0.1, 0.01]).frame
+    assert row.loc["a", ("mean ln loss", "mean")] == pytest.approx(np.log(0.1) / 2)
+    assert row.loc["a", "to a loss of 0.1"].tolist() == [2, 8, 4.0]  # epochs, updates, seconds
+    assert row.loc["b", "to a loss of 0.1"].tolist() == [1, 4, 2.0]
+    assert row.loc["a", "to a loss of 0.01"].isna().all()
+    hard = tables.hardest(runs).frame
+    assert hard.index.tolist()[:3] == [100, 101, 102] and len(hard) == 9
+    assert hard.loc[100, ["true", "wrong in", "taken for", "a", "b"]].tolist() == [
+        1, 4, "2 (4×)", "3 of 3", "1 of 3",
+    ]  # fmt: skip
+    assert "991 are right in every run, 0 wrong in every run" in tables.hardest(runs).caption
+    # Wrong in at least two of three runs: images 100 and 101 with a, none with b.
+    assert tables.changed(runs).frame.loc["b"].tolist() == [998, 0, 2, 0]
+
+
 @pytest.mark.parametrize("runs", [PAIR, SEEDS], ids=["one seed", "three seeds"])
 @pytest.mark.parametrize(
-    "draw", [plots.loss_by_iteration, plots.loss_by_epoch, plots.accuracy_by_epoch, plots.confusion]
+    "draw",
+    [
+        plots.loss_by_iteration,
+        plots.loss_by_epoch,
+        plots.accuracy_by_epoch,
+        plots.accuracy_by_class,
+        plots.confusion,
+        plots.calibration,
+    ],
 )
 def test_figures_have_labels_alt_text_and_no_clipped_text(draw, runs):
     figure = draw(runs)
@@ -147,6 +195,47 @@ def test_mistakes_shows_the_surest_first():
         plots.mistakes(run, images[:10])
 
 
+def test_the_difference_of_two_confusions_is_by_run():
+    figure = plots.confusion_difference(SEEDS)
+    values = figure.axes[0].collections[0].get_array()
+    expected = np.zeros((10, 10))
+    expected[1, 2] = 40 / 3 - 9 / 3
+    assert np.asarray(values).reshape(10, 10) == pytest.approx(expected)
+    assert "in all +10.3; most for 1 taken for 2, +10.3" in figure.alt
+
+
+def test_calibration_draws_how_often_answers_are_wrong():
+    run = made_up_run(wrong={(0, 1): 20})  # the least sure: the first 20 of 1,000
+    line = plots.calibration({"a": [run]}, fewest=20).axes[0].lines[0]
+    x, y = line.get_data()
+    # 1,000 halved until 32 are left; the halves without a mistake are not drawn.
+    assert y.tolist() == pytest.approx([100 * 20 / 32]) and 48 < x[0] < 50
+    assert "2.00 % wrong" in plots.calibration({"a": [run]}).alt
+
+
+def test_galleries_say_where_images_are_not_at_hand(tmp_path):
+    runs = {"a": [made_up_run(wrong={(2, 7): 3})]}
+    images = np.zeros((1000, 28, 28), np.uint8)
+    for draw in (lambda i: plots.hardest(runs, i), lambda i: plots.mistakes(runs["a"][0], i)):
+        with_images, without = draw(images), draw(None)
+        assert len(with_images.axes) == len(without.axes) == 3
+        assert with_images.alt == without.alt and "7" in without.alt
+        assert [t.get_text() for t in without.axes[0].texts] == ["not on\nthis disk"]
+        without.savefig(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="7 images for 1000 answers"):
+        plots.mistakes(runs["a"][0], images[:7])
+
+
+def test_the_iteration_log_stands_on_our_range():
+    run = made_up_run(losses=(1.0, 0.5, 0.1))
+    long = np.repeat(np.float32([1.0, 0.5, 0.1])[:, None], 938, axis=1)
+    runs = [dataclasses.replace(run, iteration_loss=long * k) for k in (0.1, 1)]
+    figure = plots.iterations(runs)
+    inside = sum(0.05 <= loss <= 0.5 for loss in published.EXCERPTS[0].losses)
+    assert f"inside the range: {inside} of 28 in epoch 1, 3 of 3 in epoch 2" in figure.alt
+    assert "have no such iteration" in plots.iterations([made_up_run()]).alt
+
+
 def test_the_drawing_has_every_block_and_shortcut_of_the_model():
     figure = plots.architecture(layer_table(build(Config())))
     texts = [t.get_text() for t in figure.axes[0].texts]
@@ -156,37 +245,6 @@ def test_the_drawing_has_every_block_and_shortcut_of_the_model():
     assert {"conv1", "layer1", "layer2", "layer3", "layer4"} <= set(texts)
     without = plots.architecture(layer_table(build(Config(max_pool=False))))
     assert not any("max-pool" in t.get_text() for t in without.axes[0].texts)
-
-
-def test_accuracy_against_99_percent():
-    good, bad = made_up_run(images=1000), made_up_run(wrong={(0, 1): 90})
-    close = made_up_run(wrong={(0, 1): 8})  # 99.2 % of 1,000
-    said = flat(conclusions.accuracy({"good": [good], "bad": [bad], "close": [close]}))
-    verdicts = re.findall(r"\*\*(\w+)\*\*, test.*: (.*)\.", said)
-    assert verdicts == [
-        ("good", "above 99 %"),
-        ("bad", "below 99 %"),
-        ("close", "not separable from 99 %"),
-    ]
-
-
-def test_digits_judges_8_2_and_7():
-    every = {(d, (d + 1) % 10): 20 for d in range(10) if d not in (2, 7, 8)}
-    as_said = made_up_run(wrong={**every, (2, 7): 60, (7, 2): 60})
-    said = flat(conclusions.digits([as_said]))
-    assert said.count("should be best is reproduced") == 2
-    assert said.count("should be worst is reproduced") == 2
-    assert "120 of 260 mistakes (2 for 7: 60, 7 for 2: 60), place 1 of 45 pairs" in said
-    otherwise = made_up_run(wrong={(8, 1): 50, (3, 5): 40})
-    said = flat(conclusions.digits([otherwise]))
-    assert said.count("should be best is contradicted") == 2
-    assert said.count("should be worst is contradicted") == 2
-    assert "0 of 90 mistakes" in said and "most frequent pair is 1 and 8 with 50" in said
-    said = flat(conclusions.digits([made_up_run(wrong={(3, 5): 1})]))
-    assert said.count("not separable") == 4
-    # The original's own tables: 8 is best in both, and 5 and 7 are worst in both.
-    assert said.count("best 8 (99.9 %), agrees; worst 5 and 7") == 2
-    assert said.count("contradicts it") == 2
 
 
 def test_loss_names_the_leader_by_epoch_and_makes_no_claim_on_one_run():
@@ -209,7 +267,7 @@ def test_compare_by_mcnemar_on_single_runs():
 def test_several_seeds_are_paired():
     said = flat(conclusions.compare(SEEDS))
     found = stats.paired_difference([98.8, 98.7, 98.5], [99.8, 99.7, 99.6])
-    assert f"{found.mean:+.4g} points" in said and "(n = 3): lr 0.1 is lower." in said
+    assert found.words(" points") in said and "n = 3), paired by seed: lr 0.1 is lower." in said
     said = flat(conclusions.loss(SEEDS))
     assert "lr 0.1 is higher" in said and "n = 1" not in said
     noisy = {
@@ -248,16 +306,6 @@ def test_every_scale_is_named(config, smoke, said):
     assert said in flat(conclusions.scale(config, 1, smoke))
 
 
-def diverged_run(**settings):
-    run = made_up_run(losses=(9.0, float("nan")), **settings)
-    run.iteration_loss[0, 3] = np.nan
-    none = run.test_labels[:0]
-    changes = {"test_labels": none, "test_predicted": none, "test_confidence": none.astype("f4")}
-    changes["confusion"] = dict.fromkeys(("train", "test"), np.zeros((10, 10), int))
-    run.history[["loss", "train_accuracy", "test_accuracy", "seconds"]] = np.nan
-    return dataclasses.replace(run, **changes)
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good"), ("bad",)])
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -279,12 +327,13 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
     plots.confusion(runs).savefig(tmp_path / "x.png")
     plots.mistakes(runs["bad"][0], np.zeros((1000, 28, 28))).savefig(tmp_path / "x.png")
     for text in (
-        conclusions.accuracy(runs),
         conclusions.loss(runs),
         conclusions.compare(runs),
     ):
         assert said in flat(text) and "nan" not in flat(text)
-    assert "diverged" in flat(conclusions.digits(runs["bad"]))
+    for table in (tables.convergence(runs), tables.hardest(runs), tables.changed(runs)):
+        assert "nan" not in repr(table)
+    assert "bad" not in tables.beside(runs).frame.index
     store = Store(tmp_path, shipped=None)
     store.save(runs["bad"][0])
     found = store.get(runs["bad"][0].digest)
@@ -305,6 +354,7 @@ def test_other_images_than_mnists_are_shown_without_the_original(tmp_path):
     figure.savefig(tmp_path / "x.png")
     assert len(figure.axes) == 3 and figure.axes[0].get_xlabel() == "predicted class"
     assert "original" not in [t.get_text() for t in plots.loss_by_epoch(runs).axes[0].texts]
-    assert "kmnist has none to compare" in flat(conclusions.digits(runs["a"]))
+    assert tables.ledger(runs).frame.empty and tables.beside(runs).frame.empty
+    assert "do not suffice to judge it" in flat(conclusions.claim(3, runs))
     assert "(exact McNemar test" in flat(conclusions.compare(runs))
     assert "not the original's" in flat(conclusions.scale(runs["a"][0].config, 1))
