@@ -23,7 +23,7 @@ def cli() -> None:
 @click.option("--scale", default="quick", show_default=True, help=f"{' or '.join(SCALES)}.")
 @click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
 @click.option("--epochs", help="Instead of the scale's.")
-@click.option("--seeds", default="1", show_default=True, help="Runs per setting.")
+@click.option("--seeds", help="Runs per setting.  [default: quick 1, paper 3]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--output",
@@ -42,7 +42,7 @@ def cli() -> None:
     help="A notebook's parameter, such as: -p lr 0.05. May be repeated.",
 )
 def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str) -> None:
-    """Run the four notebooks and join them into one HTML page."""
+    """Run the notebooks and join them into one HTML page."""
     from labkit.report import build  # here, so that --help need not wait for it
 
     start = time.perf_counter()

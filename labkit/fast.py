@@ -210,8 +210,8 @@ def fit(
     """`train.fit`, as fast as the device allows; the same arguments, the same losses.
 
     On a CPU denormal numbers are taken for zero, since a step full of them takes ten times as
-    long. On an NVIDIA GPU each step is a CUDA graph; where none can be captured, a warning says
-    so and the plain loop trains.
+    long. On an NVIDIA GPU each step is a CUDA graph. Where none can be captured, and on any other
+    device, a warning says so and the plain loop trains.
     """
     device = data.train.labels.device
     if device.type == "cpu":
@@ -219,7 +219,15 @@ def fit(
     elif device.type == "cuda":
         yield from replay(model, optimizer, data, config, done)
     else:
+        warn_of_plain_loop(f"{device.type} devices have no CUDA graphs")
         yield from train.fit(model, optimizer, data, config, done)
+
+
+def warn_of_plain_loop(reason: str) -> None:
+    """Say, once a session for each reason, why the fast step is not taken."""
+    warnings.warn(
+        f"{reason}; the plain loop trains, with the same numbers in more time.", stacklevel=3
+    )
 
 
 def without_denormals(steps: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -244,11 +252,7 @@ def replay(
     try:
         graphs = capture(model, optimizer, data, config, sizes)
     except RuntimeError as error:
-        warnings.warn(
-            f"no CUDA graph could be captured ({str(error).splitlines()[0]}); the plain loop "
-            "trains, with the same numbers in more time.",
-            stacklevel=2,
-        )
+        warn_of_plain_loop(f"no CUDA graph could be captured ({str(error).splitlines()[0]})")
         yield from train.fit(model, optimizer, data, config, done)
         return
     for indices in train.batches(images, config, done, data.train.labels.device):

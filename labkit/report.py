@@ -30,12 +30,12 @@ from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
 from labkit import conclusions, notebook, origin, published, recipes, tables
-from labkit.config import SCALES, Config, LabkitError, choice, seed_range
+from labkit.config import SCALE_SEEDS, SCALES, Config, LabkitError, choice, seed_range
 from labkit.provenance import commit
 from labkit.runs import Run
 from labkit.store import Store, StoreError, write_atomically
 
-NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe")
+NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size")
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
@@ -81,7 +81,7 @@ def build(
     scale: str = "quick",
     dataset: str | None = None,
     epochs: Any = None,
-    seeds: Any = 1,
+    seeds: Any = None,
     device: str = "auto",
     retrain: bool = False,
     parameters: Mapping[str, str] | None = None,
@@ -91,19 +91,19 @@ def build(
     Beside it stay the executed notebooks (`notebooks`), copies of the records behind the page
     (`runs`) and `manifest.json`. All of it is made in `folder/unfinished` and moved when it is
     complete; if a notebook fails, the others still run, and what there is stays in that folder.
-    `dataset` and `epochs` default to the scale's. `parameters` go to every notebook that has one
-    of that name.
+    `dataset`, `epochs` and `seeds` default to the scale's. `parameters` go to every notebook that
+    has one of that name.
 
     Raises:
         LabkitError: a value is not possible, the folder cannot be written, or a notebook failed;
             the page that was there before is left as it was.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    own = {"dataset": dataset, "epochs": epochs}
-    shared = SCALES[choice("scale", scale, SCALES)] | {
-        k: v for k, v in own.items() if v is not None
-    }
-    shared |= {"seeds": seeds, "device": device}
+    own = {"dataset": dataset, "epochs": epochs, "seeds": seeds}
+    scale = choice("scale", scale, SCALES)
+    shared = SCALES[scale] | {"seeds": SCALE_SEEDS[scale]}
+    shared |= {name: value for name, value in own.items() if value is not None}
+    shared["device"] = device
     # A date, so that the baseline is trained once and not by every notebook again.
     shared["retrain"] = started if retrain else "no"
     plans = plan(shared, dict(parameters or {}))

@@ -1,4 +1,4 @@
-"""`pytest --nbval-lax notebooks`, called bare, runs at a small scale and keeps nothing."""
+"""`pytest --nbval-lax notebooks`, called bare, sees the shipped records and keeps nothing."""
 
 import os
 import tempfile
@@ -11,14 +11,7 @@ KEPT = pytest.StashKey[tempfile.TemporaryDirectory]()
 def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="labkit-nbval-")
     config.stash[KEPT] = folder
-    os.environ["LABKIT_RUNS"] = folder.name  # one store, so that the baseline is trained once
-    os.environ.setdefault("LABKIT_SMOKE", "1")  # one epoch of one seed
-
-
-def pytest_collectstart(collector: pytest.Collector) -> None:
-    # What is shown is compared; the settings it came from are smaller here than in the notebook.
-    if hasattr(collector, "skip_compare"):
-        collector.skip_compare += ("application/vnd.labkit+json",)
+    os.environ["LABKIT_RUNS"] = folder.name  # not the user's own runs of the same settings
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

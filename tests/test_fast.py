@@ -109,6 +109,15 @@ def test_denormal_numbers_are_zero_only_while_it_trains(small):
     assert (tiny * 1).numpy().view("uint32")[0] != 0
 
 
+def test_on_another_device_the_plain_loop_trains_and_says_so(small):
+    meta = torch.device("meta")  # no numbers, but neither CPU nor CUDA
+    config = Config(epochs=1)
+    model = models.build(config).to(meta)
+    adam = torch.optim.Adam(model.parameters())
+    with pytest.warns(UserWarning, match=r"meta devices have no CUDA graphs; the plain loop"):
+        assert len(list(fast.fit(model, adam, small.to(meta), config))) == 2
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 @pytest.mark.parametrize("done", [0, 1])
 def test_warming_up_leaves_no_trace(small, optimizer, done):
