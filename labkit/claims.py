@@ -1,11 +1,13 @@
 """The original's claims, as data, and the verdict on each, computed from runs.
 
-A verdict is one of four. *Contradicts the original's own table*: what the original states and what
-it prints do not go together, whatever is found here. *Contradicted*: some comparison that the claim
-rests on goes the other way here, and its interval excludes zero. *Reproduced*: all go the claimed
-way, and exclude zero. Otherwise *not separable at n = ...*, n being the seeds.
+A verdict is *reproduced* if every comparison that a claim rests on goes the claimed way here, with
+an interval that excludes zero; *contradicted* if some goes the other way, with such an interval;
+otherwise *not separable at n = ...*, n being the seeds. Where what the original states and what it
+prints do not go together, the verdict says that it *contradicts the original's own table*, and then
+what these runs show. Where a run diverged, what is left is no fair comparison: not separable.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +15,21 @@ from typing import Any
 import numpy as np
 
 from labkit import published, stats
-from labkit.runs import Run, Runs, finite, off_diagonal, paired_by_seed
+from labkit.runs import (
+    Run,
+    Runs,
+    divergences,
+    finite,
+    off_diagonal,
+    paired_by_seed,
+    shares_of,
+)
 
 REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
 OWN_TABLE = "contradicts the original's own table"
+
+#: The fields that the original varies; the seed is ours.
+VARIED = ("activation", "lr", "batch_size", "seed")
 
 Settings = Mapping[str, Sequence[Run]]  # number of the original's section → runs of its setting
 
@@ -68,19 +81,31 @@ class Judgement:
 def judge(claim: Claim, runs: Runs) -> Judgement | None:
     """The verdict on `claim` from `runs`; None where a setting that it needs has no runs.
 
-    Runs that diverged are left out. The settings are told by their configs, not by their labels.
+    The settings are told by their configs, not by their labels: of several recipes, images or
+    numbers of epochs those of the first group are taken.
     """
-    settings = {}
-    for group in finite(runs).values():
-        if section := published.section_of(group[0].config):
-            settings[section.number] = group
-    if any(number not in settings for number in claim.needs):
+    first = next(iter(runs.values()))[0].config
+    alike = {name: getattr(first, name) for name in VARIED}
+    needed = {
+        section.number: group
+        for group in runs.values()
+        if (section := published.section_of(group[0].config))
+        and section.number in claim.needs
+        and group[0].config.replace(**alike) == first
+    }
+    settings = finite(needed)
+    if len(settings) < len(claim.needs):
         return None
     findings = claim.judge(settings)
-    n = min(finding.n for finding in findings)
-    own = claim.own()
-    evidence = "; ".join([*([own] if own else []), *(finding.evidence for finding in findings)])
-    return Judgement(claim, OWN_TABLE if own else verdict(findings), evidence, n)
+    evidence = [finding.evidence for finding in findings]
+    if lost := divergences({f"section {number}": group for number, group in needed.items()}):
+        findings = [replace(finding, agrees=None) for finding in findings]
+        evidence.insert(0, f"{lost}, so that no verdict is given on the others")
+    found = verdict(findings)
+    if own := claim.own():
+        evidence.insert(0, own)
+        found = f"{OWN_TABLE}; these runs: {found}"
+    return Judgement(claim, found, "; ".join(evidence), min(finding.n for finding in findings))
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -112,8 +137,10 @@ def compared(
     """Whether `measure` is higher (`expected` 1) or lower (-1) in `first` than in `second`."""
     pairs = [(measure(a), measure(b)) for a, b in paired_by_seed(first, second)]
     if len(pairs) < 2:
-        found = f"{pairs[0][0] - pairs[0][1]:+.3g}{unit}" if pairs else "no seed in common"
-        return Finding(None, f"{what}: {found} (single run, no claim)", len(pairs))
+        found = "no seed in common"
+        if pairs:
+            found = f"{pairs[0][0] - pairs[0][1]:+.3g}{unit} (single run, no claim)"
+        return Finding(None, f"{what}: {found}", len(pairs))
     difference = stats.paired_difference(*zip(*pairs, strict=True), comparisons)
     agrees = (difference.mean > 0) == (expected > 0) if difference.separable else None
     return Finding(agrees, f"{what}: {difference.words(unit)}", difference.n)
@@ -134,19 +161,15 @@ def test_percent(run: Run) -> float:
     return 100 * run.accuracy("test")
 
 
-def percents(counts: np.ndarray) -> np.ndarray:
-    """The accuracy of each class in percent, from confusion counts."""
-    return 100 * np.diag(counts) / counts.sum(1)
-
-
 def _final_loss(settings: Settings) -> list[Finding]:
     losses = [last_loss(run) for run in settings["1"]]
-    low, high = min(losses), max(losses)
+    words = f"last loss here {min(losses):.4f} to {max(losses):.4f} nats"
+    if len(losses) < 2:
+        return [Finding(None, f"{words} (single run, no claim)", 1)]
+    low, high = stats.prediction_interval(losses)
     stated = published.STATED_FINAL_LOSS
-    evidence = f"last loss here {low:.4f} to {high:.4f} nats over {len(losses)} seeds"
-    inside = low <= stated <= high
-    far = len(losses) > 1 and not inside
-    return [Finding(True if inside else False if far else None, evidence, len(losses))]
+    words += f", one more run by 95 % in {max(low, 0):.4f} to {high:.4f} (n = {len(losses)})"
+    return [Finding(low <= stated <= high, words, len(losses))]
 
 
 def _own_final_loss() -> str:
@@ -169,36 +192,44 @@ def _above_99(settings: Settings) -> list[Finding]:
             words = f"{100 * over[0]:.2f} to {100 * over[1]:.2f} % over the seeds, {words}"
             low, high = min(low, over[0]), max(high, over[1])  # neither doubt is left out
         agrees = True if low > 0.99 else False if high < 0.99 else None
+        if len(group) < 2:
+            agrees, words = None, f"{words}; single run, no claim"
         found.append(Finding(agrees, f"{name} {100 * mean:.2f} % ({words})", len(group)))
     return found
 
 
-def _extreme(group: Sequence[Run], split: str, digits: Sequence[int], sign: int) -> Finding:
+def _extreme(
+    group: Sequence[Run], split: str, digits: Sequence[int], sign: int, comparisons: int
+) -> Finding:
     """Whether all of `digits` have a higher (`sign` 1) or lower accuracy than every other digit."""
-    shares = np.array([percents(run.confusion[split]) for run in group])
+    shares = np.array([shares_of(run.confusion[split])[:-1] for run in group])
     others = [d for d in range(shares.shape[1]) if d not in digits]
     mean = shares.mean(0)
     order = [int(d) for d in np.argsort(-sign * mean, kind="stable")[: len(digits)]]
     named = " and ".join(f"{d} ({mean[d]:.2f} %)" for d in order)
     rank = "best" if sign > 0 else "worst"
-    evidence = f"{rank} on the {'training' if split == 'train' else split} images here: {named}"
+    words = f"{rank} on the {'training' if split == 'train' else split} images here: {named}"
     if len(group) < 2:
-        return Finding(None, f"{evidence} (single run, no claim)", 1)
-    pairs = [(d, other) for d in digits for other in others]
+        return Finding(None, f"{words} (single run, no claim)", 1)
     signs = []
-    for d, other in pairs:
-        difference = stats.paired_difference(shares[:, d], shares[:, other], len(pairs))
+    for d, other in itertools.product(digits, others):
+        difference = stats.paired_difference(shares[:, d], shares[:, other], comparisons)
         signs.append(sign * np.sign(difference.mean) if difference.separable else 0)
     agrees = False if min(signs) < 0 else True if min(signs) > 0 else None
-    return Finding(agrees, evidence, len(group))
+    as_said, against = signs.count(1), signs.count(-1)
+    claimed = " and ".join(map(str, digits))
+    words += (
+        f" ({claimed} against each other digit: {as_said} of {len(signs)} comparisons as claimed, "
+        f"{against} against it, the rest uncertain, n = {len(group)})"
+    )
+    return Finding(agrees, words, len(group))
 
 
 def _digits(settings: Settings) -> list[Finding]:
-    group = settings["1"]
+    asked = [(split, *rank) for split in ("train", "test") for rank in (([8], 1), ([2, 7], -1))]
+    comparisons = sum(len(digits) * (10 - len(digits)) for _, digits, _ in asked)
     return [
-        _extreme(group, split, digits, sign)
-        for split in ("train", "test")
-        for digits, sign in (([8], 1), ([2, 7], -1))
+        _extreme(settings["1"], split, digits, sign, comparisons) for split, digits, sign in asked
     ]
 
 
@@ -215,90 +246,126 @@ def _own_digits() -> str:
 
 def _two_and_seven(settings: Settings) -> list[Finding]:
     group = settings["1"]
-    upper = np.triu_indices(10, 1)
     wrong = np.array([off_diagonal(run.confusion["test"]) for run in group])
-    pairs = (wrong + wrong.transpose(0, 2, 1))[:, upper[0], upper[1]]
-    here = next(i for i, pair in enumerate(zip(*upper, strict=True)) if pair == (2, 7))
-    others = np.delete(pairs, here, axis=1).mean(1)
     total = wrong.sum(0)
-    place = int((pairs.sum(0) > pairs.sum(0)[here]).sum()) + 1
-    most = pairs.sum(0).argmax()
+    pairs = total + total.T
+    upper = pairs[np.triu_indices(10, 1)]
+    first, second = np.unravel_index(np.triu(pairs).argmax(), pairs.shape)
+    found = []
+    for true, answer in ((2, 7), (7, 2)):
+        words = f"{true} taken for {answer} {total[true, answer]} of {total[true].sum()} times"
+        if len(group) < 2:
+            found.append(Finding(None, f"{words} (single run, no claim)", 1))
+            continue
+        others = (wrong[:, true].sum(1) - wrong[:, true, answer]) / 8
+        difference = stats.paired_difference(wrong[:, true, answer], others, comparisons=2)
+        agrees = bool(difference.mean > 0) if difference.separable else None
+        words += f", a run {difference.words()} against the mean of the other wrong answers"
+        found.append(Finding(agrees, words, len(group)))
+    place = int((upper > pairs[2, 7]).sum()) + 1
     words = (
-        f"2 for 7 {total[2, 7]} times, 7 for 2 {total[7, 2]} times of {total.sum()} mistakes in "
-        f"{len(group)} run{'s' * (len(group) > 1)}, place {place} of {len(upper[0])} pairs (first: "
-        f"{upper[0][most]} and {upper[1][most]}, {pairs.sum(0)[most]} times)"
+        f"both together place {place} of {len(upper)} pairs with {pairs[2, 7]} of {total.sum()} "
+        f"test mistakes; the most frequent is {first} and {second} with {pairs[first, second]}"
     )
-    if len(group) < 2:
-        return [Finding(None, f"{words} (single run, no claim)", 1)]
-    difference = stats.paired_difference(pairs[:, here], others)
-    agrees = difference.mean > 0 if difference.separable else None
-    return [
-        Finding(agrees, f"{words}; more than the mean pair by {difference.words()}", len(group))
-    ]
+    return [found[0], replace(found[1], evidence=f"{found[1].evidence}; {words}")]
+
+
+def _printed(number: str) -> tuple[float, ...]:
+    """The original's losses by epoch in the section of that number."""
+    return next(s.epoch_loss for s in published.SECTIONS if s.number == number)
+
+
+def _areas(
+    settings: Settings, first: str, second: str, names: str, expected: int, comparisons: int = 1
+) -> Finding:
+    """The areas of two sections' log-loss curves, and the original's own beside them."""
+    found = compared(
+        f"{names}, mean ln loss",
+        settings[first],
+        settings[second],
+        area,
+        expected,
+        comparisons=comparisons,
+    )
+    own = stats.log_area(np.array(_printed(first))) - stats.log_area(np.array(_printed(second)))
+    return replace(found, evidence=f"{found.evidence}; the original's curves {own:+.3g}")
 
 
 def _sigmoid(settings: Settings) -> list[Finding]:
-    return [compared(f"sigmoid − ReLU, {AREA}", settings["2.1"], settings["1"], area, 1)]
+    return [_areas(settings, "2.1", "1", "sigmoid − ReLU", 1)]
 
 
 def _tanh(settings: Settings) -> list[Finding]:
-    relu, sigmoid, tanh = (settings[number] for number in ("1", "2.1", "2.2"))
-    worse = compared(f"tanh − ReLU, {AREA}", tanh, relu, area, 1, comparisons=2)
-    better = compared(f"tanh − sigmoid, {AREA}", tanh, sigmoid, area, -1, comparisons=2)
-    printed = {section.number: section.epoch_loss for section in published.SECTIONS}
+    worse = _areas(settings, "2.2", "1", "tanh − ReLU", 1, 2)
+    better = _areas(settings, "2.2", "2.1", "tanh − sigmoid", -1, 2)
     words = []
-    for upper, lower, whose in (
-        (printed["2.2"], printed["2.1"], "in its own curves"),
-        (_mean_loss(tanh), _mean_loss(sigmoid), "here"),
+    ours = [np.mean([run.history["loss"] for run in settings[n]], axis=0) for n in ("2.1", "2.2")]
+    for whose, (sigmoid, tanh) in (
+        ("in the original", (_printed("2.1"), _printed("2.2"))),
+        ("here", ours),
     ):
-        below = [str(epoch) for epoch in np.flatnonzero(np.less(lower, upper))]
+        below = [str(epoch) for epoch in np.flatnonzero(np.less(sigmoid, tanh))]
         words.append(f"{whose} in epoch {', '.join(below)}" if below else f"{whose} in none")
     crossing = f"sigmoid's loss is below tanh's {' and '.join(words)}"
     return [worse, replace(better, evidence=f"{better.evidence}; {crossing}")]
 
 
-def _mean_loss(group: Sequence[Run]) -> np.ndarray:
-    return np.mean([run.history["loss"] for run in group], axis=0)
+def _own_tanh() -> str:
+    relu, sigmoid, tanh = (_printed(number)[-1] for number in ("1", "2.1", "2.2"))
+    if relu <= tanh <= sigmoid:
+        return ""
+    return (
+        f"its lists of epochs end at {relu:.4f} (ReLU), {tanh:.4f} (tanh), {sigmoid:.4f} (sigmoid)"
+    )
+
+
+def _accuracies(
+    settings: Settings, first: str, second: str, names: str, expected: int, comparisons: int = 1
+) -> Finding:
+    """The test accuracies of two sections, and what the original's own tables can carry."""
+    found = compared(
+        f"{names}, test accuracy",
+        settings[first],
+        settings[second],
+        test_percent,
+        expected,
+        unit=" points",
+        comparisons=comparisons,
+    )
+    ours, theirs = (
+        next(s.test for s in published.SECTIONS if s.number == n) for n in (first, second)
+    )
+    p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
+    own = ours.total_percent - theirs.total_percent
+    words = f"the original's tables {own:+.3g} points (Fisher's p of the counts = {p:.2g})"
+    return replace(found, evidence=f"{found.evidence}; {words}")
 
 
 def _high_rate(settings: Settings) -> list[Finding]:
-    return [
-        compared(
-            "lr 0.1 − lr 0.01, test accuracy",
-            settings["3.1"],
-            settings["1"],
-            test_percent,
-            -1,
-            unit=" points",
-        )
-    ]
+    return [_accuracies(settings, "3.1", "1", "lr 0.1 − 0.01", -1)]
 
 
 def _large_batch(settings: Settings) -> list[Finding]:
-    large, small = settings["3.2"], settings["1"]
+    loss = _areas(settings, "3.2", "1", "batch 1000 − 64", -1, 2)
+    first = [np.mean([run.history["loss"].iloc[0] for run in settings[n]]) for n in ("3.2", "1")]
+    words = (
+        f"first epoch {first[0]:.2f} against {first[1]:.2f} nats (original "
+        f"{_printed('3.2')[0]:.2f} against {_printed('1')[0]:.2f})"
+    )
     return [
-        compared(f"batch 1000 − 64, {AREA}", large, small, area, -1, comparisons=2),
-        compared(
-            "batch 1000 − 64, test accuracy",
-            large,
-            small,
-            test_percent,
-            1,
-            unit=" points",
-            comparisons=2,
-        ),
+        replace(loss, evidence=f"{loss.evidence}; {words}"),
+        _accuracies(settings, "3.2", "1", "batch 1000 − 64", 1, 2),
     ]
 
 
-AREA = "mean ln loss"
 PAIRED = "paired by seed: Student's and bootstrap interval both without zero"
 CLAIMS = (
     Claim(
         1,
         "1.2",
         "After ten epochs the loss fell to 0.20056.",
-        "Its own list of epochs ends there; ours too, within the range of the seeds.",
-        "comparison with its list; the range over seeds",
+        "Its own list of epochs ends there, and one more run like ours may well end there.",
+        "comparison with its list; 95 % prediction interval from the seeds",
         ("1",),
         _final_loss,
         _own_final_loss,
@@ -317,7 +384,7 @@ CLAIMS = (
         "1.3",
         "8 is learnt best, 2 and 7 worst.",
         "8 above every other digit, 2 and 7 below every other, on both splits.",
-        PAIRED + ", against each other digit (Bonferroni)",
+        PAIRED + ", against each other digit (Bonferroni, 50)",
         ("1",),
         _digits,
         _own_digits,
@@ -326,8 +393,8 @@ CLAIMS = (
         4,
         "1.3",
         "2 and 7 are mistaken for each other (its guess).",
-        "Among the test mistakes 2 and 7 are a more frequent pair than the mean of the others.",
-        PAIRED,
+        "A 2 is taken for a 7 more often than for the mean of the other digits, and a 7 for a 2.",
+        PAIRED + " (Bonferroni, 2)",
         ("1",),
         _two_and_seven,
     ),
@@ -344,16 +411,18 @@ CLAIMS = (
         6,
         "2.2",
         "Tanh is a little worse than ReLU and better than sigmoid.",
-        "The area under its log-loss curve lies between theirs.",
+        "The area under its log-loss curve lies between theirs, and so does its last loss in the "
+        "original's own lists; by how much is not judged.",
         PAIRED + " (Bonferroni, 2)",
         ("1", "2.1", "2.2"),
         _tanh,
+        _own_tanh,
     ),
     Claim(
         7,
         "3.1",
         "A learning rate of 0.1 costs much accuracy; 0.01 is better.",
-        "The test accuracy is lower.",
+        "The test accuracy is lower; by how much stands beside the original's.",
         PAIRED,
         ("1", "3.1"),
         _high_rate,

@@ -156,7 +156,8 @@ def printed(section_number: str) -> Text:
     return Text(
         f"- *The original's own tables:* {other.name} {other.test.total_percent:.2f} % against "
         f"{base.test.total_percent:.2f} % of {base.test.total:,} test images, one run each. By the "
-        f"counts alone p = {p:.2g} (Fisher's exact test): {verdict}."
+        f"counts alone p = {p:.2g} (Fisher's exact test, as if each had had images of its own): "
+        f"{verdict}."
     )
 
 
@@ -168,8 +169,10 @@ def claim(number: int, runs: Runs) -> Text:
     found = claims.judge(stated, runs)
     if found is None:
         return Text(f"{head} These runs do not suffice to judge it.")
+    base = next(iter(runs.values()))[0].config
+    scale = "" if scale_name(base) == "paper" else f", on {base.dataset}, {base.epochs} epochs"
     return Text(
-        f"{head} *Verdict: {found.verdict}* (n = {found.n}).\n\n"
+        f"{head} *Verdict: {found.verdict}* (n = {found.n}{scale}).\n\n"
         f"- It predicts: {stated.predicts}\n"
         f"- Judged by: {stated.test}.\n"
         f"- Found: {found.evidence}."

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,14 @@ from matplotlib.colors import LogNorm, SymLogNorm
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from labkit import published, recipes
+from labkit import published, recipes, stats
 from labkit.runs import (
     Run,
     Runs,
     class_noun,
     divergences,
     finite,
+    most_mistaken,
     off_diagonal,
     shares_of,
     total_confusion,
@@ -68,6 +68,14 @@ def _plain_log(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _nothing(words: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure = _figure(8, 0.8)
+    figure.text(0.02, 0.5, words, va="center", size=10, color=INK)
+    figure.alt = words
+    return figure
 
 
 def _first(runs: Runs) -> Run:
@@ -215,7 +223,8 @@ def iterations(runs: Sequence[Run]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     panels[0].set_ylabel("loss of a batch (nats)")
     panels[0].set_title("The iteration log: median and range of the seeds", loc="left")
-    panels[0].legend(frameon=False, ncols=2)
+    handles = {h.get_label(): h for axes in panels for h in axes.lines}
+    panels[0].legend(handles=list(handles.values()), frameon=False, ncols=2)
     figure.alt = (
         "Line chart of the original's printed losses by iteration on the range of these runs; "
         f"inside the range: {', '.join(said) or 'none, since these runs have no such iteration'}."
@@ -227,6 +236,8 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     """Accuracy of every class: mean and range of the seeds, the original's as open diamonds."""
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
     runs = finite(runs)
+    if not runs:
+        return _nothing(f"Accuracy of every {noun}: every run diverged, so that there is none.")
     figure = _figure(8, 0.6 + 2.7 * len(runs))
     said = []
     panels = figure.subplots(len(runs), 1, squeeze=False).ravel()
@@ -311,7 +322,10 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
 def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     """The mistakes a run of the second setting makes more (red) or fewer (blue) than the first."""
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
-    (first, base), (second, other) = list(runs.items())[:2]
+    pair = list(finite(runs).items())[:2]
+    if len(pair) < 2:
+        return _nothing("Heatmap of the difference of mistakes: there are no two settings left.")
+    (first, base), (second, other) = pair
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
     limit = max(float(np.abs(difference).max()), 1.0)
@@ -349,12 +363,13 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     """How often answers are wrong against how unsure the network was, both on log axes.
 
     The test answers of all runs of a setting are put in order of confidence. The surer half is the
-    first point, the surer half of the others the second, and so on down to `fewest` answers. A
-    point without a mistake has no place on a log axis and is left out.
+    first point, the surer half of the others the second, and so on down to `fewest` answers.
+    Bars are 95 % Wilson intervals; a point without a mistake has no place on a log axis and is
+    shown by their upper end, as an open triangle.
     """
     figure = _figure(8, 4.4)
     axes = figure.add_subplot()
-    said, lowest = [], 1.0
+    said, lowest = [], 100.0
     for index, (label, group) in enumerate(finite(runs).items()):
         confidence = np.concatenate([run.test_confidence for run in group]).astype(float)
         wrong = np.concatenate([run.test_predicted != run.test_labels for run in group])
@@ -364,25 +379,22 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
             parts.append(order[: len(order) // 2])
             order = order[len(order) // 2 :]
         parts.append(order)
-        unsure = np.array([np.mean(1 - confidence[part]) for part in parts])
-        missed = np.array([wrong[part].mean() for part in parts])
-        shown = (missed > 0) & (unsure > 0)
+        unsure = 100 * np.array([np.mean(1 - confidence[part]) for part in parts])
+        counts = [(int(wrong[part].sum()), len(part)) for part in parts]
+        missed = 100 * np.array([k / n for k, n in counts])
+        low, high = 100 * np.array([stats.wilson(k, n) for k, n in counts]).T
+        some = missed > 0
         color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        axes.plot(
-            100 * unsure[shown],
-            100 * missed[shown],
-            color=color,
-            marker=marker,
-            lw=1.6,
-            label=f"{label} (n = {len(group)})",
-        )
-        if shown.any():
-            lowest = min(lowest, unsure[shown].min(), missed[shown].min())
+        name = f"{label} (n = {len(group)})"
+        axes.plot(unsure[some], missed[some], color=color, marker=marker, lw=1.6, label=name)
+        axes.vlines(unsure[some], low[some], high[some], color=color, lw=1, alpha=0.6)
+        axes.plot(unsure[~some], high[~some], "v", color=color, mfc="white", ms=7)
+        lowest = min(lowest, unsure.min(), missed[some].min(initial=100))
         said.append(
             f"{label}: {100 * wrong.mean():.2f} % wrong, {100 * np.mean(1 - confidence):.2f} % "
             "expected by its own confidence"
         )
-    ends = [100 * lowest, 100]
+    ends = [max(lowest, 1e-4), 100]
     axes.plot(ends, ends, color=INK, ls=(0, (4, 2)), lw=1, label="as often wrong as it expects")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -390,6 +402,7 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _tidy(axes, xlabel="expected to be wrong: 100 % − confidence (%)", ylabel="wrong (%)")
     axes.set_title("Calibration on the test images; above the dashed line: too sure", loc="left")
+    axes.plot([], [], "v", color=INK, mfc="white", ms=7, label="no mistake: upper bound")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.alt = (
         "Line chart of the share of wrong answers against the share that the network expects by "
@@ -400,8 +413,10 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
 
 def recipe_curves(runs: Runs) -> Figure:
     """The training losses of each recipe, see `recipes`, a panel a section; the original dashed."""
-    found = recipes.curves(runs)
-    epochs = recipes.distances(runs).attrs["epochs"]
+    found, distances = recipes.curves(runs), recipes.distances(runs)
+    if not found:
+        return _nothing("Training losses of the recipes: every run diverged.")
+    epochs = distances.attrs["epochs"]
     sections = [s for s in published.SECTIONS if s.number in epochs]
     figure = _figure(9.5, 4.6)
     panels = figure.subplots(1, len(sections), squeeze=False).ravel()
@@ -425,7 +440,8 @@ def recipe_curves(runs: Runs) -> Figure:
     figure.legend(
         handles=list(handles.values()), loc="outside lower center", ncols=3, frameon=False
     )
-    best = recipes.distances(runs).index[0]
+    ranked = distances.index[distances["all"].notna()]
+    best = ranked[0] if len(ranked) else "none, since no recipe has all curves"
     figure.alt = (
         f"Training losses of {len(found)} recipes beside the original's, log axes, one panel each "
         f"for {', '.join(section.name for section in sections)}; nearest over all is {best}."
@@ -434,24 +450,19 @@ def recipe_curves(runs: Runs) -> Figure:
 
 
 def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
-    """The test images that most runs of all settings get wrong.
+    """The test images that the runs of all settings together get wrong most often.
 
     Args:
         images: the test images of the runs' dataset in their order, uint8 `[n, 28, 28]`;
             None where they are not at hand, which the figure then says in their place.
     """
     every = [run for group in finite(runs).values() for run in group]
-    wrong = [run.test_predicted != run.test_labels for run in every]
-    times = np.sum(wrong, axis=0) if every else np.zeros(0, int)
-    chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
+    _same_images(images, every)
     under = {}
-    for i in chosen:
-        answers = Counter(
-            int(r.test_predicted[i]) for r in every if r.test_predicted[i] != r.test_labels[i]
-        )
-        taken = ", ".join(f"{digit} ({count}×)" for digit, count in answers.most_common(2))
+    for i, answers in most_mistaken(every, most).items():
+        taken = ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common(2))
         under[i] = f"{every[0].test_labels[i]}, taken for {taken}", f"image {i}"
-    title = f"The images most often wrong in {len(every)} run{'s' * (len(every) > 1)}"
+    title = f"The images most often wrong in {len(every)} run{'s' * (len(every) != 1)}"
     return _gallery(images, under, title)
 
 
@@ -465,8 +476,7 @@ def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
     Raises:
         ValueError: the images are not as many as the run's test answers.
     """
-    if images is not None and len(images) != len(run.test_labels) and not run.diverged:
-        raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
+    _same_images(images, [] if run.diverged else [run])
     wrong = np.flatnonzero(run.test_labels != run.test_predicted)
     chosen = wrong[np.argsort(-run.test_confidence[wrong], kind="stable")][:most]
     under = {
@@ -479,6 +489,13 @@ def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
     seed = run.config.seed
     title = f"The {len(chosen)} surest of {len(wrong)} mistakes (seed {seed})"
     return _gallery(images, under, title)
+
+
+def _same_images(images: np.ndarray | None, runs: Sequence[Run]) -> None:
+    """Refuse images that are not as many as the runs' test answers."""
+    for run in runs if images is not None else ():
+        if len(images) != len(run.test_labels):
+            raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
 
 
 def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title: str) -> Figure:

@@ -81,48 +81,38 @@ def curves(runs: Runs) -> dict[str, dict[str, list[Run]]]:
 def distances(runs: Runs) -> pd.DataFrame:
     """How far each recipe's training losses are from the original's, nearest first.
 
-    Of a curve: the root mean square over the epochs of ln(ours) - ln(theirs), ours the mean of the
-    seeds. Of a recipe (`all`): the root mean square over its curves, each with the same weight;
-    NaN where a curve is missing. `low` and `high` are those of the single seeds. Columns: the
-    sections' numbers, `all`, `low`, `high`, `n` (seeds of every curve).
+    Of a run: the root mean square over the epochs of ln(ours) - ln(theirs). Of a curve, and of a
+    recipe (`all`): the root mean square over the seeds that all its curves have, and over its
+    curves, each with the same weight; NaN where a curve is missing. `low` and `high` are those of
+    the single seeds. Columns: the sections' numbers, `all`, `low`, `high`, `n` (seeds).
     """
     found = curves(runs)
     numbers = [s.number for s in published.SECTIONS if any(s.number in c for c in found.values())]
     epochs = {
-        number: min(
-            len(run.history) for c in found.values() for run in c.get(number, []) if number in c
-        )
+        number: min(len(run.history) for c in found.values() for run in c.get(number, []))
         for number in numbers
     }
-    printed = {section.number: np.log(section.epoch_loss) for section in published.SECTIONS}
+    printed = {section.number: section.epoch_loss for section in published.SECTIONS}
     rows = {}
     for recipe, by_section in found.items():
-        logs = {
+        off = {
             number: {
-                run.config.seed: np.log(run.history["loss"].to_numpy()[: epochs[number]])
-                for run in group
+                run.config.seed: np.sqrt(
+                    np.mean(np.log(run.history["loss"][:length] / printed[number][:length]) ** 2)
+                )
+                for run in by_section.get(number, [])
             }
-            for number, group in by_section.items()
+            for number, length in epochs.items()
         }
-        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in logs.values())))
-
-        def off(number: str, curve: np.ndarray) -> float:
-            return float(np.sqrt(np.mean((curve - printed[number][: epochs[number]]) ** 2)))
-
-        row = {
-            number: off(number, np.mean(list(logs[number].values()), axis=0))
-            if number in logs
-            else np.nan
-            for number in numbers
-        }
-        each = [np.sqrt(np.mean([off(n, logs[n][s]) ** 2 for n in logs])) for s in seeds]
-        whole = len(logs) == len(numbers)
-        rows[recipe] = row | {
-            "all": np.sqrt(np.mean([d**2 for d in row.values()])),
-            "low": min(each) if whole and each else np.nan,
-            "high": max(each) if whole and each else np.nan,
-            "n": len(seeds),
-        }
-    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("recipe")
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in off.values())))
+        each = np.array([[off[number][seed] for number in numbers] for seed in seeds])
+        row = dict.fromkeys([*numbers, "all", "low", "high"], np.nan) | {"n": len(seeds)}
+        if len(seeds):
+            of_seeds = np.sqrt((each**2).mean(1))
+            row |= dict(zip(numbers, np.sqrt((each**2).mean(0)), strict=True))
+            row |= {"all": np.sqrt((each**2).mean()), "low": of_seeds.min(), "high": of_seeds.max()}
+        rows[recipe] = row
+    columns = [*numbers, "all", "low", "high", "n"]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("recipe")
     frame.attrs["epochs"] = epochs
-    return frame.sort_values("all", kind="stable") if len(frame) else frame
+    return frame.sort_values("all", kind="stable")

@@ -1,5 +1,6 @@
 """`Run`: what one training run left behind, as numbers alone."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +105,20 @@ def shares_of(counts: np.ndarray) -> np.ndarray:
     right, asked = np.diag(counts), counts.sum(1)
     right, asked = np.append(right, right.sum()), np.append(asked, asked.sum())
     return 100 * np.divide(right, asked, out=np.full(len(right), np.nan), where=asked > 0)
+
+
+def most_mistaken(group: Sequence[Run], most: int) -> dict[int, Counter[int]]:
+    """The test images that most often got a wrong answer: image → the wrong answers' counts.
+
+    Most often mistaken first, at most `most` of them; empty if nothing was wrong.
+    """
+    wrong = np.array([run.test_predicted != run.test_labels for run in group] or [[]], bool)
+    times = wrong.sum(0)
+    chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
+    return {
+        i: Counter(int(run.test_predicted[i]) for run, w in zip(group, wrong, strict=True) if w[i])
+        for i in chosen
+    }
 
 
 def off_diagonal(counts: np.ndarray) -> np.ndarray:

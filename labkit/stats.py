@@ -1,5 +1,6 @@
 """Intervals and tests, all from scipy."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from scipy import stats
 def wilson(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a share, 0..1 (Wilson 1927, JASA 22); NaN for no cases."""
     if total == 0:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     interval = stats.binomtest(int(correct), int(total)).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -46,7 +47,8 @@ class Difference:
     Attributes:
         low, high: Student's interval.
         boot_low, boot_high: the bootstrap's percentile interval at the same level.
-        p: of the exact sign-flip test, two-sided; with n pairs no smaller than 2 / 2ⁿ.
+        p: of the sign-flip test, two-sided, times the number of comparisons; exact up to 16 pairs.
+            With n pairs it can be no smaller than 2 / 2ⁿ.
         level: of the intervals.
     """
 
@@ -65,18 +67,20 @@ class Difference:
 
         Both, since each errs on few pairs: the bootstrap's excludes zero as soon as three pairs
         agree in sign, as they do one time in four by chance alone; Student's takes the
-        differences for normal.
+        differences for normal. Equal differences have no interval, and prove nothing.
         """
         above = self.low > 0 and self.boot_low > 0
         return above or (self.high < 0 and self.boot_high < 0)
 
     def words(self, unit: str = "") -> str:
         """The mean, both intervals, the exact test and n, for a sentence."""
-        return (
-            f"{self.mean:+.3g}{unit} ({100 * self.level:.3g} % interval {self.low:+.3g} to "
-            f"{self.high:+.3g}, bootstrap {self.boot_low:+.3g} to {self.boot_high:+.3g}, "
-            f"exact p = {self.p:.2g}, n = {self.n})"
+        interval = (
+            f"{100 * self.level:.3g} % interval {self.low:+.3g} to {self.high:+.3g}, bootstrap "
+            f"{self.boot_low:+.3g} to {self.boot_high:+.3g}"
         )
+        if math.isnan(self.low):
+            interval = "no interval, since all differences are equal"
+        return f"{self.mean:+.3g}{unit} ({interval}, sign-flip p = {self.p:.2g}, n = {self.n})"
 
 
 def paired_difference(
@@ -100,13 +104,12 @@ def paired_difference(
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=min(2**n, 9999),  # as many as there are: the test is exact
+        n_resamples=min(2**n, 2**16),  # as many as there are: the test is exact
         rng=0,
     )
-    p = float(flips.pvalue)
-    level = 1 - 0.05 / comparisons
+    p, level = min(1.0, comparisons * float(flips.pvalue)), 1 - 0.05 / comparisons
     if _constant(differences):
-        return Difference(mean, mean, mean, mean, mean, p, n, level)
+        return Difference(mean, *[math.nan] * 4, p, n, level)
     student = stats.ttest_1samp(differences, 0).confidence_interval(level)
     boot = stats.bootstrap(
         (differences,), np.mean, confidence_level=level, method="percentile", rng=0
@@ -122,11 +125,23 @@ def _constant(values: Sequence[float]) -> bool:
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Student's interval for the mean of `values`; NaN for fewer than two of them."""
     if len(values) < 2:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     if _constant(values):
         return float(values[0]), float(values[0])
     interval = stats.ttest_1samp(values, 0).confidence_interval(level)
     return float(interval.low), float(interval.high)
+
+
+def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Where one more value like these would lie (normal); NaN for fewer than two of them.
+
+    Mean ± t · s · √(1 + 1/n), t of n - 1 degrees of freedom.
+    """
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    half = stats.t.ppf(0.5 + level / 2, n - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def log_area(losses: np.ndarray) -> float:
@@ -143,4 +158,4 @@ def log_area(losses: np.ndarray) -> float:
 def first_below(losses: np.ndarray, threshold: float) -> float:
     """How many values of `losses` passed until one was at most `threshold`; NaN if none was."""
     reached = np.flatnonzero(losses <= threshold)
-    return float(reached[0] + 1) if len(reached) else float("nan")
+    return float(reached[0] + 1) if len(reached) else math.nan

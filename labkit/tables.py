@@ -1,6 +1,5 @@
 """Tables from runs. Each is a `Table`: the numbers as a data frame, and how to show them."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -18,6 +17,7 @@ from labkit.runs import (
     class_noun,
     divergences,
     finite,
+    most_mistaken,
     off_diagonal,
     shares_of,
     total_confusion,
@@ -247,44 +247,38 @@ def recipe_distances(runs: Runs) -> Table:
 
 @made
 def hardest(runs: Runs, most: int = 12) -> Table:
-    """The test images that most of all runs get wrong: how often, and as what."""
+    """The test images that all runs together get wrong most often: how often, and as what."""
     groups = finite(runs)
     every = [run for group in groups.values() for run in group]
-    wrong = np.array([run.test_predicted != run.test_labels for run in every] or [[]], bool)
-    times = wrong.sum(0)
-    order = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
     rows = []
-    for index in order:
-        answers = np.array([run.test_predicted[index] for run in every])[wrong[:, index]]
-        taken = Counter(answers.tolist()).most_common()
-        rows.append(
-            {
-                "image": index,
-                "true": int(every[0].test_labels[index]),
-                "wrong in": int(times[index]),
-                "taken for": ", ".join(f"{digit} ({count}×)" for digit, count in taken),
-                **{
-                    label: f"{sum(r.test_predicted[index] != r.test_labels[index] for r in group)}"
-                    f" of {len(group)}"
-                    for label, group in (groups.items() if len(groups) > 1 else ())
-                },
-            }
-        )
-    never = int((times == 0).sum())
-    always = int((times == len(every)).sum())
+    for index, answers in most_mistaken(every, most).items():
+        row = {
+            "image": index,
+            "true": int(every[0].test_labels[index]),
+            "wrong in": answers.total(),
+            "taken for": ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common()),
+        }
+        for label, group in groups.items() if len(groups) > 1 else ():
+            wrong = sum(run.test_predicted[index] != run.test_labels[index] for run in group)
+            row[label] = f"{wrong} of {len(group)}"
+        rows.append(row)
+    right = np.sum([run.test_predicted == run.test_labels for run in every], axis=0)
+    never, always = int((right == len(every)).sum()), int((right == 0).sum())
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["image"]).set_index("image")
+    many = f"{len(every)} run{'s' * (len(every) != 1)}"
     caption = (
-        f"The test images that most of the {len(every)} runs get wrong. Of {len(times):,} images "
-        f"{never:,} are right in every run, {always:,} wrong in every run; {seeds_of(runs)}"
+        f"The test images most often wrong in {many}: {never:,} of {np.size(right):,} images are "
+        f"right in every run, {always:,} wrong in every run; {seeds_of(runs)}"
     )
     return Table(frame, caption)
 
 
 @made
-def changed(runs: Runs) -> Table:
+def changed(runs: Runs, most: int = 8) -> Table:
     """The test images whose verdict changes between the first setting and each other one.
 
-    An image counts as right with a setting if more than half of its runs answer rightly.
+    An image counts as right with a setting if more than half of its runs answer rightly. Of those
+    that change, the first `most` are named by their numbers.
     """
     first, groups = next(iter(runs)), finite(runs)
     rows = {}
@@ -292,19 +286,31 @@ def changed(runs: Runs) -> Table:
         if label == first:
             continue
         base, here = _mostly_right(groups[first]), _mostly_right(groups[label])
+        lost, won, p = stats.mcnemar(base, here)
         rows[label] = {
             "right with both": int((base & here).sum()),
-            f"only with {first}": int((base & ~here).sum()),
-            "only with this": int((here & ~base).sum()),
+            f"only with {first}": lost,
+            "only with this": won,
             "with neither": int((~base & ~here).sum()),
+            "McNemar's p": p,
+            f"images only with {first}": _numbers(base & ~here, most),
+            "images only with this": _numbers(here & ~base, most),
         }
     columns = ["right with both", f"only with {first}", "only with this", "with neither"]
+    columns += ["McNemar's p", f"images only with {first}", "images only with this"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
     caption = (
         "Test images that change their verdict; right: with more than half of a setting's runs; "
+        "p: of the exact McNemar test on these majorities, which says nothing on other seeds; "
         f"{seeds_of(runs)}"
     )
-    return Table(frame, caption)
+    return Table(frame, caption, {"McNemar's p": 3})
+
+
+def _numbers(chosen: np.ndarray, most: int) -> str:
+    """The numbers of the images that were chosen, as far as `most` of them."""
+    found = np.flatnonzero(chosen)
+    return ", ".join(map(str, found[:most])) + ", …" * (len(found) > most)
 
 
 def _mostly_right(group: Sequence[Run]) -> np.ndarray:
@@ -358,7 +364,7 @@ def summary(runs: Runs) -> Table:
         train = [100 * run.accuracy("train") for run in group]
         counts = group[0].confusion["test"]
         interval = 100 * np.array(stats.wilson(np.trace(counts), counts.sum()))
-        low, high = interval if len(group) == 1 else (min(test), max(test))
+        low, high = interval if len(group) == 1 else (np.min(test), np.max(test))
         rows[label] = {
             ("", "section"): section.number if section else "–",
             ("here", "n"): len(group),

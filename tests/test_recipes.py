@@ -44,10 +44,9 @@ def test_a_distance_is_the_factor_between_the_curves():
     found = recipes.distances(runs)
     assert list(found.index) == ["Adam", "SGD"]
     assert np.exp(found.loc["Adam", ["1", "3.2", "all"]]).tolist() == pytest.approx([1.5] * 3)
-    # Two seeds, off by 2 and by 8: together by 4, the mean of the logarithms.
-    assert np.exp(found.loc["SGD", ["all", "low", "high"]].astype(float)) == pytest.approx(
-        [4, 2, 8]
-    )
+    # Two seeds, off by 2 and by 8.
+    both = np.exp(np.sqrt((np.log(2) ** 2 + np.log(8) ** 2) / 2))
+    assert np.exp(found.loc["SGD", ["all", "low", "high"]]).tolist() == pytest.approx([both, 2, 8])
     assert found["n"].tolist() == [1, 2]
     frame = tables.recipe_distances(runs).frame
     assert frame.loc["Adam", "baseline, 1 epoch"] == pytest.approx(1.5)
@@ -70,6 +69,18 @@ def test_only_epochs_that_all_have_are_compared_and_whole_sets_ranked():
     assert found.loc["Adam", "all"] == pytest.approx(0)
     assert np.isnan(found.loc["SGD", "all"])
     assert "not ranked: SGD" in str(conclusions.recipe(runs))
+    lost = {"": [diverged_run()]}
+    assert recipes.distances(lost).empty and tables.recipe_distances(lost).frame.empty
+    assert "no two recipes" in str(conclusions.recipe(lost))
+    assert "diverged" in plots.recipe_curves(lost).alt
+
+
+def test_seeds_that_scatter_around_the_original_are_not_near():
+    runs = {
+        "a": [*off_by(2), *off_by(0.5, seed=1)],
+        "b": [*off_by(1.3, weight_decay=1e-4), *off_by(1.3, seed=1, weight_decay=1e-4)],
+    }
+    assert recipes.distances(runs).index[0] == "Adam, weight decay 0.0001"
 
 
 def test_with_several_seeds_the_nearest_may_be_certain():

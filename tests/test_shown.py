@@ -125,9 +125,13 @@ def test_convergence_hardest_and_changed_by_hand():
     assert hard.loc[100, ["true", "wrong in", "taken for", "a", "b"]].tolist() == [
         1, 4, "2 (4×)", "3 of 3", "1 of 3",
     ]  # fmt: skip
-    assert "991 are right in every run, 0 wrong in every run" in tables.hardest(runs).caption
+    assert (
+        "991 of 1,000 images are right in every run, 0 wrong in every"
+        in tables.hardest(runs).caption
+    )
     # Wrong in at least two of three runs: images 100 and 101 with a, none with b.
-    assert tables.changed(runs).frame.loc["b"].tolist() == [998, 0, 2, 0]
+    assert tables.changed(runs).frame.loc["b"].tolist() == [998, 0, 2, 0, 0.5, "", "100, 101"]
+    assert tables.changed(runs, most=1).frame.loc["b"].iloc[-1] == "100, …"
 
 
 @pytest.mark.parametrize("runs", [PAIR, SEEDS], ids=["one seed", "three seeds"])
@@ -208,8 +212,10 @@ def test_calibration_draws_how_often_answers_are_wrong():
     run = made_up_run(wrong={(0, 1): 20})  # the least sure: the first 20 of 1,000
     line = plots.calibration({"a": [run]}, fewest=20).axes[0].lines[0]
     x, y = line.get_data()
-    # 1,000 halved until 32 are left; the halves without a mistake are not drawn.
+    # 1,000 halved until 32 are left; the halves without a mistake have only an upper bound.
     assert y.tolist() == pytest.approx([100 * 20 / 32]) and 48 < x[0] < 50
+    bounds = plots.calibration({"a": [run]}, fewest=20).axes[0].lines[1].get_ydata()
+    assert bounds[0] == pytest.approx(100 * stats.wilson(0, 500)[1])
     assert "2.00 % wrong" in plots.calibration({"a": [run]}).alt
 
 
@@ -331,6 +337,17 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
         conclusions.compare(runs),
     ):
         assert said in flat(text) and "nan" not in flat(text)
+    for figure in (
+        plots.accuracy_by_class(runs),
+        plots.calibration(runs),
+        plots.hardest(runs, None),
+        plots.iterations(runs["bad"]),
+        plots.confusion_difference(runs),
+    ):
+        assert "nan" not in figure.alt
+        figure.savefig(tmp_path / "x.png")
+    assert "no two settings left" in plots.confusion_difference(runs).alt
+    assert "bad" not in flat(conclusions.claim(7, runs)).replace("bad, seed", "")
     for table in (tables.convergence(runs), tables.hardest(runs), tables.changed(runs)):
         assert "nan" not in repr(table)
     assert "bad" not in tables.beside(runs).frame.index

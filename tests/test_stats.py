@@ -35,8 +35,11 @@ def test_paired_difference_by_hand():
     many = stats.paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0], comparisons=5)
     half = stdtrit(2, 0.995) * 1 / math.sqrt(3)
     assert (many.low, many.level) == pytest.approx((2 - half, 0.99))
+    assert many.p == 1  # 5 · 2/8, at most 1
     assert stats.paired_difference([3, 3.1, 3.2], [1, 1, 1]).separable
-    assert not stats.paired_difference([1, 1], [1, 1]).separable
+    for equal in ([1, 1], [2, 2]):  # no scale, so no proof
+        found = stats.paired_difference(equal, [1, 1])
+        assert not found.separable and "no interval" in found.words()
     for bad in (([1], [1]), ([1, 2], [1])):
         with pytest.raises(ValueError, match="at least two pairs"):
             stats.paired_difference(*bad)
@@ -66,6 +69,16 @@ def test_the_mean_interval_is_students():
     assert (low, high) == pytest.approx((2 - half, 2 + half))
     assert stats.mean_interval([2.0, 2.0]) == (2, 2)
     assert all(math.isnan(bound) for bound in stats.mean_interval([1.0]))
+
+
+def test_the_prediction_interval_holds_its_share_of_new_values():
+    draws = np.random.default_rng(0).normal(size=(4000, 4))
+    inside = 0
+    for *seen, new in draws:
+        low, high = stats.prediction_interval(seen)
+        inside += low <= new <= high
+    assert inside / len(draws) == pytest.approx(0.95, abs=0.012)
+    assert all(math.isnan(bound) for bound in stats.prediction_interval([1.0]))
 
 
 def test_convergence_by_hand():
