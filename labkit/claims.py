@@ -8,6 +8,7 @@ what these runs show. Where a run diverged, what is left is no fair comparison: 
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,7 +106,8 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
     if own := claim.own():
         evidence.insert(0, own)
         found = f"{OWN_TABLE}; these runs: {found}"
-    return Judgement(claim, found, "; ".join(evidence), min(finding.n for finding in findings))
+    words = re.sub(r"(?<![\w)])-(?=\d)", "−", "; ".join(evidence))
+    return Judgement(claim, found, words, min(finding.n for finding in findings))
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -253,7 +255,9 @@ def _two_and_seven(settings: Settings) -> list[Finding]:
     first, second = np.unravel_index(np.triu(pairs).argmax(), pairs.shape)
     found = []
     for true, answer in ((2, 7), (7, 2)):
-        words = f"{true} taken for {answer} {total[true, answer]} of {total[true].sum()} times"
+        words = (
+            f"{true} taken for {answer} in {total[true, answer]} of {total[true].sum()} mistakes"
+        )
         if len(group) < 2:
             found.append(Finding(None, f"{words} (single run, no claim)", 1))
             continue
@@ -337,7 +341,7 @@ def _accuracies(
     )
     p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
     own = ours.total_percent - theirs.total_percent
-    words = f"the original's tables {own:+.3g} points (Fisher's p of the counts = {p:.2g})"
+    words = f"the original's tables {own:+.3g} points (counts by Fisher's test: {stats.p_words(p)})"
     return replace(found, evidence=f"{found.evidence}; {words}")
 
 

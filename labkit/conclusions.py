@@ -136,8 +136,8 @@ def compare(runs: Runs) -> Text:
         lines.append(
             f"- **{label} against {base_label}:** {percent(second.mean())} against "
             f"{percent(first.mean())} of {len(first):,} test images. {only_second} images only "
-            f"{label} had right, {only_first} only {base_label} (exact McNemar test, p = {p:.2g}, "
-            f"{len(others)} comparison{'s' * (len(others) > 1)}): {found}."
+            f"{label} had right, {only_first} only {base_label} (exact McNemar test, "
+            f"{stats.p_words(p)}, {len(others)} comparison{'s' * (len(others) > 1)}): {found}."
         )
     lines.append(
         "- n = 1: this compares two trained networks, not two settings. What another seed would "
@@ -156,8 +156,8 @@ def printed(section_number: str) -> Text:
     return Text(
         f"- *The original's own tables:* {other.name} {other.test.total_percent:.2f} % against "
         f"{base.test.total_percent:.2f} % of {base.test.total:,} test images, one run each. By the "
-        f"counts alone p = {p:.2g} (Fisher's exact test, as if each had had images of its own): "
-        f"{verdict}."
+        f"counts alone {stats.p_words(p)} (Fisher's exact test, as if each had had images of its "
+        f"own): {verdict}."
     )
 
 

@@ -40,6 +40,11 @@ def two_shares(correct: int, total: int, other_correct: int, other_total: int) -
     return float(stats.fisher_exact(table).pvalue)
 
 
+def p_words(p: float) -> str:
+    """A p-value for a sentence."""
+    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
+
+
 @dataclass(frozen=True)
 class Difference:
     """The mean of paired differences, `n` pairs, with its intervals and its exact test.
@@ -80,7 +85,7 @@ class Difference:
         )
         if math.isnan(self.low):
             interval = "no interval, since all differences are equal"
-        return f"{self.mean:+.3g}{unit} ({interval}, sign-flip p = {self.p:.2g}, n = {self.n})"
+        return f"{self.mean:+.3g}{unit} ({interval}, sign-flip {p_words(self.p)}, n = {self.n})"
 
 
 def paired_difference(

@@ -292,19 +292,19 @@ def changed(runs: Runs, most: int = 8) -> Table:
             f"only with {first}": lost,
             "only with this": won,
             "with neither": int((~base & ~here).sum()),
-            "McNemar's p": p,
+            "McNemar": stats.p_words(p),
             f"images only with {first}": _numbers(base & ~here, most),
             "images only with this": _numbers(here & ~base, most),
         }
     columns = ["right with both", f"only with {first}", "only with this", "with neither"]
-    columns += ["McNemar's p", f"images only with {first}", "images only with this"]
+    columns += ["McNemar", f"images only with {first}", "images only with this"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
     caption = (
         "Test images that change their verdict; right: with more than half of a setting's runs; "
         "p: of the exact McNemar test on these majorities, which says nothing on other seeds; "
         f"{seeds_of(runs)}"
     )
-    return Table(frame, caption, {"McNemar's p": 3})
+    return Table(frame, caption)
 
 
 def _numbers(chosen: np.ndarray, most: int) -> str:

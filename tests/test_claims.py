@@ -98,7 +98,7 @@ def test_4_two_and_seven_in_both_directions():
 
     found, evidence = said(4, base=like((20, 20), (22, 23), (21, 20)))
     assert found == REPRODUCED
-    assert "2 taken for 7 63 of 78 times" in evidence and "7 taken for 2 63 of 78" in evidence
+    assert "2 taken for 7 in 63 of 78 mistakes" in evidence and "7 taken for 2 in 63 of" in evidence
     assert "place 1 of 45 pairs with 126 of 276 test mistakes" in evidence
     # The one direction alone is not to be mistaken for each other.
     assert said(4, base=like((20, 0), (22, 0), (21, 1)))[0] == "not separable at n = 3"
@@ -147,8 +147,8 @@ def test_7_the_high_learning_rate():
     base = wrong({(1, 2): 10}, {(1, 2): 12}, {(1, 2): 13})
     high = wrong({(1, 2): 500}, {(1, 2): 520}, {(1, 2): 563}, lr=0.1)
     found, evidence = said(7, base=base, high=high)
-    assert found == REPRODUCED and "test accuracy: -5.16 points" in evidence
-    assert "the original's tables -5.25 points" in evidence
+    assert found == REPRODUCED and "test accuracy: −5.16 points" in evidence
+    assert "the original's tables −5.25 points" in evidence
     better = wrong({}, {(1, 2): 1}, {}, lr=0.1)
     assert said(7, base=base, high=better)[0] == CONTRADICTED
     spread = wrong({}, {(1, 2): 300}, {(1, 2): 9}, lr=0.1)
@@ -166,7 +166,8 @@ def test_8_needs_both_loss_and_accuracy():
     found, evidence = said(8, a=small, b=batch(FAST, (50, 54, 51), 1000))
     assert found == REPRODUCED
     assert (
-        "(original 1.30 against 0.24)" in evidence and "Fisher's p of the counts = 0.1" in evidence
+        "(original 1.30 against 0.24)" in evidence
+        and "counts by Fisher's test: p = 0.1" in evidence
     )
     assert said(8, a=small, b=batch(FAST, (150, 154, 151), 1000))[0] == CONTRADICTED
     assert said(8, a=small, b=batch(FAST, (90, 101, 110), 1000))[0] == "not separable at n = 3"

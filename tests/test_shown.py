@@ -130,7 +130,7 @@ def test_convergence_hardest_and_changed_by_hand():
         in tables.hardest(runs).caption
     )
     # Wrong in at least two of three runs: images 100 and 101 with a, none with b.
-    assert tables.changed(runs).frame.loc["b"].tolist() == [998, 0, 2, 0, 0.5, "", "100, 101"]
+    assert tables.changed(runs).frame.loc["b"].tolist() == [998, 0, 2, 0, "p = 0.5", "", "100, 101"]
     assert tables.changed(runs, most=1).frame.loc["b"].iloc[-1] == "100, …"
 
 
