@@ -87,9 +87,10 @@ def runs(context: click.Context) -> None:
     from labkit.inventory import listing, overview
     from labkit.store import Store
 
-    table = listing(Store())
-    if table.empty:
-        print(f"There are no runs in {Store().folder}.")
+    store = Store()
+    table = listing(store)
+    if str(store.folder) not in set(table["folder"]):
+        print(f"There are no runs in {store.folder}.")
     for place, part in table.groupby("folder", sort=False):
         print(f"{place}:")
         print(overview(part).to_string(index=False))

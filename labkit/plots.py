@@ -42,7 +42,7 @@ class Figure(matplotlib.figure.Figure):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         buffer = io.BytesIO()
-        self.savefig(buffer, dpi=160, format="png")
+        self.savefig(buffer, dpi=140, format="png")
         width, height = self.get_size_inches() * 100
         image = base64.b64encode(buffer.getvalue()).decode()
         shape = {"alt": self.alt, "width": round(width), "height": round(height)}

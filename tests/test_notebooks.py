@@ -67,6 +67,7 @@ def test_papermill_explains_every_parameter(path):
 def papermill_run(tmp_path: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     """The command as a user would give it, from another folder."""
     command = [sys.executable, "-m", "papermill", FOLDER / f"{name}.ipynb", "out.ipynb", *options]
+    command += ["-p", "dataset", "mnist-5k"]
     environment = os.environ | {"LABKIT_SMOKE": "1"}
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
