@@ -191,7 +191,8 @@ def _above_99(settings: Settings) -> list[Finding]:
         words = f"{100 * low:.2f} to {100 * high:.2f} % by the {total:,} images alone"
         if len(group) > 1:
             over = stats.mean_interval(shares)
-            words = f"{100 * over[0]:.2f} to {100 * over[1]:.2f} % over the seeds, {words}"
+            shown = f"{100 * max(over[0], 0):.2f} to {100 * min(over[1], 1):.2f} %"
+            words = f"{shown} over the seeds, {words}"
             low, high = min(low, over[0]), max(high, over[1])  # neither doubt is left out
         agrees = True if low > 0.99 else False if high < 0.99 else None
         if len(group) < 2:

@@ -93,9 +93,11 @@ def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
 @pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_processes_end_with_the_one_that_began_them(chosen, own_store, tmp_path):
     source = """
+        import signal
         from labkit import parallel
         from labkit.config import Config, vary
         from labkit.experiment import run_all
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
         parallel.WORTH, parallel.processes = 0, lambda runs: 2
         try:
             run_all(vary(Config(epochs=9), lr=[0.001, 0.01, 0.1]), device="cpu")
