@@ -8,8 +8,9 @@ from typing import TextIO
 
 import click
 
-from labkit.config import DATASETS, SCALES, LabkitError
+from labkit.config import DATASETS, SCALE_SEEDS, SCALES, LabkitError
 
+BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
 MOST_SHOWN = 20  # of the places where something is wrong
 
 
@@ -23,7 +24,7 @@ def cli() -> None:
 @click.option("--scale", default="quick", show_default=True, help=f"{' or '.join(SCALES)}.")
 @click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
 @click.option("--epochs", help="Instead of the scale's.")
-@click.option("--seeds", help="Runs per setting.  [default: quick 1, paper 3]")
+@click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--output",
