@@ -210,8 +210,8 @@ def _extreme(
     mean = shares.mean(0)
     order = [int(d) for d in np.argsort(-sign * mean, kind="stable")[: len(digits)]]
     named = " and ".join(f"{d} ({mean[d]:.2f} %)" for d in order)
-    rank = "best" if sign > 0 else "worst"
-    words = f"{rank} on the {'training' if split == 'train' else split} images here: {named}"
+    kind, rank = "training" if split == "train" else split, "best" if sign > 0 else "worst"
+    words = f"{rank} on the {kind} images here: {named}"
     if len(group) < 2:
         return Finding(None, f"{words} (single run, no claim)", 1)
     signs = []
@@ -220,10 +220,10 @@ def _extreme(
         signs.append(sign * np.sign(difference.mean) if difference.separable else 0)
     agrees = False if min(signs) < 0 else True if min(signs) > 0 else None
     as_said, against = signs.count(1), signs.count(-1)
-    claimed = " and ".join(map(str, digits))
+    claimed, way = " and ".join(map(str, digits)), ("above", "below")[::sign]
     words += (
-        f" ({claimed} against each other digit: {as_said} of {len(signs)} comparisons as claimed, "
-        f"{against} against it, the rest uncertain, n = {len(group)})"
+        f", while {claimed} in {as_said} of {len(signs)} comparisons {way[0]} another digit and in "
+        f"{against} {way[1]}"
     )
     return Finding(agrees, words, len(group))
 
@@ -292,8 +292,9 @@ def _areas(
         expected,
         comparisons=comparisons,
     )
-    own = stats.log_area(np.array(_printed(first))) - stats.log_area(np.array(_printed(second)))
-    return replace(found, evidence=f"{found.evidence}; the original's curves {own:+.3g}")
+    theirs = [stats.log_area(np.array(_printed(number))) for number in (first, second)]
+    words = f"the original's curves {theirs[0] - theirs[1]:+.3g}"
+    return replace(found, evidence=f"{found.evidence}; {words}")
 
 
 def _sigmoid(settings: Settings) -> list[Finding]:

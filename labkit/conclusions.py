@@ -210,8 +210,8 @@ def recipe(runs: Runs) -> Text:
     if missing:
         lines.append(f"- Without a whole set of curves, so not ranked: {'; '.join(missing)}.")
     lines.append(
-        f"- Limits: only {epochs} were compared; one thing was changed at a time; the original is "
-        "one run, and what it did may be none of these."
+        f"- Limits: only {epochs} were compared, and hardly any two changes together; the "
+        "original is one run, and what it did may be none of these."
     )
     return Text("\n".join(lines))
 

@@ -329,6 +329,7 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
     limit = max(float(np.abs(difference).max()), 1.0)
+    signed = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
     text = [[f"{d:+.3g}".replace("-", "−") if d else "" for d in row] for row in difference]
     figure = _figure(6.6, 5.8)
     axes = figure.add_subplot()
@@ -342,7 +343,7 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
         linewidths=0.6,
         linecolor="#dddddd",
         annot_kws={"size": 8.5},
-        cbar_kws={"label": f"more or fewer {kind} mistakes a run", "format": "%g", "shrink": 0.8},
+        cbar_kws={"label": f"more or fewer {kind} mistakes a run", "format": signed, "shrink": 0.8},
         ax=axes,
     )
     axes.set_title(f"{second} minus {first}: mistakes a run", loc="left", size=11)

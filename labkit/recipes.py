@@ -15,7 +15,7 @@ from labkit.runs import Run, Runs, finite
 
 #: The fields that a recipe decides; the others are the section's.
 FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool")
-#: What each candidate changes of the default, one thing at a time.
+#: What each candidate changes of the default: one thing, or two that the shortest code has.
 CANDIDATES = (
     {},
     {"weight_decay": 1e-5},
@@ -23,6 +23,7 @@ CANDIDATES = (
     {"weight_decay": 5e-4},
     {"init": "default"},
     {"normalization": "0-1"},
+    {"init": "default", "normalization": "0-1"},
     {"max_pool": False},
     {"optimizer": "momentum"},
     {"optimizer": "sgd"},

@@ -16,6 +16,11 @@ def wilson(correct: int, total: int, level: float = 0.95) -> tuple[float, float]
     return float(interval.low), float(interval.high)
 
 
+def deviation(share: float, total: int) -> float:
+    """The standard deviation of a share of `total` independent cases; NaN for no cases."""
+    return float(stats.binom.std(total, share)) / total if total else math.nan
+
+
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
     """The exact McNemar test on two classifiers' right and wrong answers to the same images.
 

@@ -372,7 +372,8 @@ def summary(runs: Runs) -> Table:
             ("here", "last loss"): np.mean([run.history["loss"].iloc[-1] for run in group]),
             ("here", "train %"): np.mean(train),
             ("here", "test %"): np.mean(test),
-            ("here", "±"): np.std(test, ddof=1) if len(group) > 1 else np.nan,
+            ("here", "± seeds"): np.std(test, ddof=1) if len(group) > 1 else np.nan,
+            ("here", "± images"): 100 * stats.deviation(np.mean(test) / 100, counts.sum()),
             ("here", "from"): low,
             ("here", "to"): high,
             ("original", "first loss"): section.epoch_loss[0] if section else np.nan,
@@ -384,12 +385,15 @@ def summary(runs: Runs) -> Table:
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     caption = (
         "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
-        "first and of the last epoch, nats. Accuracy: after the last epoch. From, to: of the test "
-        "accuracy, 95 % Wilson interval for one seed, else lowest and highest seed; "
+        "first and of the last epoch, nats. Accuracy: after the last epoch. Of the test accuracy, "
+        "± seeds: how far one seed deviates from another on the same images (standard deviation), "
+        "± images: how far one set of so many test images deviates from another for the same "
+        "network (binomial); from, to: 95 % Wilson interval for one seed, else lowest and highest "
+        "seed; "
         f"{seeds_of(runs)}"
     )
     decimals = {"first loss": 4, "last loss": 4} | dict.fromkeys(
-        ("train %", "test %", "±", "from", "to"), 2
+        ("train %", "test %", "± seeds", "± images", "from", "to"), 2
     )
     return Table(frame.rename_axis("setting"), caption, decimals)
 

@@ -23,13 +23,13 @@ def off_by(factor, *, seed=0, **settings):
     ]
 
 
-def test_settings_are_the_originals_with_one_thing_changed():
+def test_settings_are_the_originals_with_little_changed():
     settings = recipes.settings("mnist")
     assert len(settings) == len(recipes.CANDIDATES) * len(recipes.EPOCHS)
     usual = Config()
     for label, config in settings.items():
         changed = [f for f in recipes.FIELDS if getattr(config, f) != getattr(usual, f)]
-        assert len(changed) <= 1
+        assert len(changed) <= 1 or set(changed) == {"init", "normalization"}
         section = published.section_of(config)
         assert label == f"{recipes.name(config)}: {section.name}"
         assert config.epochs == recipes.EPOCHS[section.number]

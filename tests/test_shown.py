@@ -62,6 +62,11 @@ def test_summary_work_and_mistakes_by_hand():
     row = tables.summary(PAIR).frame.loc["lr 0.1"]
     assert row["here", "test %"] == 95 and row["here", "last loss"] == 0.4
     assert row["original", "test %"] == pytest.approx(93.8)
+    # 950 of 1,000 by np.sqrt(0.95 · 0.05 / 1000); over the seeds 98.8, 98.7, 98.5.
+    assert row["here", "± images"] == pytest.approx(0.6892024)
+    assert np.isnan(row["here", "± seeds"])
+    several = tables.summary(SEEDS).frame.loc["lr 0.1"]
+    assert several["here", "± seeds"] == pytest.approx(np.std([98.8, 98.7, 98.5], ddof=1))
     work = tables.work(PAIR).frame.loc["lr 0.01"]
     assert (work["updates an epoch"], work["updates in all"]) == (4, 8)
     pairs = tables.confused_pairs(PAIR["lr 0.01"]).frame.reset_index()
