@@ -202,6 +202,17 @@ def recipe(runs: Runs) -> Text:
         lines.append(
             f"- The default here, {usual}, is in place {place} with {factor['all'][usual]:.2f}."
         )
+    if rises := recipes.rises(runs):
+        first, last = recipes.RISE
+        loss = next(s.epoch_loss for s in published.SECTIONS if s.number == recipes.RISING)
+        ours = "; ".join(
+            f"{name} {min(factors):.2f}{f' to {max(factors):.2f}' * (len(factors) > 1)}"
+            for name, factors in rises.items()
+        )
+        lines.append(
+            f"- In section {recipes.RISING} the original's loss of epoch {last} is "
+            f"{loss[last] / loss[first]:.2f} times that of epoch {first}. Here: {ours}."
+        )
     epochs = ", ".join(
         f"{k} epoch{'s' * (k > 1)} of section {number}"
         for number, k in found.attrs["epochs"].items()

@@ -420,18 +420,19 @@ def recipe_curves(runs: Runs) -> Figure:
     figure = _figure(9.5, 4.6)
     panels = figure.subplots(1, len(sections), squeeze=False).ravel()
     for axes, section in zip(panels, sections, strict=True):
-        length = epochs[section.number]
+        longest = 0
         for index, (recipe, of_section) in enumerate(found.items()):
             if group := of_section.get(section.number):
-                losses = np.array([run.history["loss"][:length] for run in group])
+                losses = np.mean([run.history["loss"] for run in group], axis=0)
                 style = {"marker": MARKERS[index % len(MARKERS)], "ls": LINES[index % len(LINES)]}
                 color = COLORS[index % len(COLORS)]
-                axes.plot(range(length), losses.mean(0), color=color, lw=1.5, label=recipe, **style)
-        printed = section.epoch_loss[:length]
-        axes.plot(range(length), printed, "D--", color=INK, mfc="white", ms=7, label="original")
+                axes.plot(losses, color=color, lw=1.5, ms=4.5, label=recipe, **style)
+                longest = max(longest, len(losses))
+        printed = section.epoch_loss[:longest]
+        axes.plot(printed, "D--", color=INK, mfc="white", ms=6, label="original")
         _plain_log(axes)
         _tidy(axes, xlabel="epoch")
-        axes.set_xlim(-0.3, length - 0.7)
+        axes.set_xlim(-0.3, longest - 0.7)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(section.name, loc="left", size=10.5)
     panels[0].set_ylabel("mean loss of the epoch (nats)")
