@@ -37,11 +37,15 @@ Settings = Mapping[str, Sequence[Run]]  # number of the original's section → r
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison on `n` seeds; `agrees` with the claim or not, None if the data cannot tell."""
+    """One comparison on `n` seeds; `agrees` with the claim or not, None if the data cannot tell.
+
+    `brief` is the evidence without the tests, for the ledger.
+    """
 
     agrees: bool | None
     evidence: str
     n: int
+    brief: str
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's verdict, with what it rests on."""
+    """A claim's verdict, with what it rests on, at length and in brief."""
 
     claim: Claim
     verdict: str
     evidence: str
     n: int
+    brief: str
 
 
 def judge(claim: Claim, runs: Runs) -> Judgement | None:
@@ -98,16 +103,19 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
     if len(settings) < len(claim.needs):
         return None
     findings = claim.judge(settings)
-    evidence = [finding.evidence for finding in findings]
+    first_of_all = []
     if lost := divergences({f"section {number}": group for number, group in needed.items()}):
         findings = [replace(finding, agrees=None) for finding in findings]
-        evidence.insert(0, f"{lost}, so that no verdict is given on the others")
+        first_of_all.append(f"{lost}, so that no verdict is given on the others")
     found = verdict(findings)
     if own := claim.own():
-        evidence.insert(0, own)
+        first_of_all.insert(0, own)
         found = f"{OWN_TABLE}; these runs: {found}"
-    words = re.sub(r"(?<![\w)])-(?=\d)", "−", "; ".join(evidence))
-    return Judgement(claim, found, words, min(finding.n for finding in findings))
+    evidence, brief = (
+        re.sub(r"(?<![\w)])-(?=\d)", "−", "; ".join([*first_of_all, *parts]))
+        for parts in ([f.evidence for f in findings], [f.brief for f in findings])
+    )
+    return Judgement(claim, found, evidence, min(finding.n for finding in findings), brief)
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -142,10 +150,17 @@ def compared(
         found = "no seed in common"
         if pairs:
             found = f"{pairs[0][0] - pairs[0][1]:+.3g}{unit} (single run, no claim)"
-        return Finding(None, f"{what}: {found}", len(pairs))
+        return Finding(None, f"{what}: {found}", len(pairs), f"{what}: {found}")
     difference = stats.paired_difference(*zip(*pairs, strict=True), comparisons)
     agrees = (difference.mean > 0) == (expected > 0) if difference.separable else None
-    return Finding(agrees, f"{what}: {difference.words(unit)}", difference.n)
+    words, brief = f"{what}: {difference.words(unit)}", f"{what}: {difference.brief(unit)}"
+    return Finding(agrees, words, difference.n, brief)
+
+
+def with_more(finding: Finding, evidence: str, brief: str = "") -> Finding:
+    """The finding with more evidence behind its own."""
+    more = f"{finding.brief}; {brief}" if brief else finding.brief
+    return replace(finding, evidence=f"{finding.evidence}; {evidence}", brief=more)
 
 
 def area(run: Run) -> float:
@@ -165,13 +180,13 @@ def test_percent(run: Run) -> float:
 
 def _final_loss(settings: Settings) -> list[Finding]:
     losses = [last_loss(run) for run in settings["1"]]
-    words = f"last loss here {min(losses):.4f} to {max(losses):.4f} nats"
+    brief = f"last loss here {min(losses):.4f} to {max(losses):.4f} nats"
     if len(losses) < 2:
-        return [Finding(None, f"{words} (single run, no claim)", 1)]
+        return [Finding(None, f"{brief} (single run, no claim)", 1, brief)]
     low, high = stats.prediction_interval(losses)
     stated = published.STATED_FINAL_LOSS
-    words += f", one more run by 95 % in {max(low, 0):.4f} to {high:.4f} (n = {len(losses)})"
-    return [Finding(low <= stated <= high, words, len(losses))]
+    words = f"{brief}, one more run by 95 % in {max(low, 0):.4f} to {high:.4f} (n = {len(losses)})"
+    return [Finding(low <= stated <= high, words, len(losses), brief)]
 
 
 def _own_final_loss() -> str:
@@ -197,7 +212,9 @@ def _above_99(settings: Settings) -> list[Finding]:
         agrees = True if low > 0.99 else False if high < 0.99 else None
         if len(group) < 2:
             agrees, words = None, f"{words}; single run, no claim"
-        found.append(Finding(agrees, f"{name} {100 * mean:.2f} % ({words})", len(group)))
+        shown = f"{name} {100 * mean:.2f} %"
+        brief = f"{shown} ({100 * max(low, 0):.2f} to {100 * min(high, 1):.2f})"
+        found.append(Finding(agrees, f"{shown} ({words})", len(group), brief))
     return found
 
 
@@ -212,8 +229,9 @@ def _extreme(
     named = " and ".join(f"{d} ({mean[d]:.2f} %)" for d in order)
     kind, rank = "training" if split == "train" else split, "best" if sign > 0 else "worst"
     words = f"{rank} on the {kind} images here: {named}"
+    brief = f"here {rank} on the {kind} images: {' and '.join(map(str, order))}"
     if len(group) < 2:
-        return Finding(None, f"{words} (single run, no claim)", 1)
+        return Finding(None, f"{words} (single run, no claim)", 1, brief)
     signs = []
     for d, other in itertools.product(digits, others):
         difference = stats.paired_difference(shares[:, d], shares[:, other], comparisons)
@@ -225,7 +243,7 @@ def _extreme(
         f", while {claimed} in {as_said} of {len(signs)} comparisons {way[0]} another digit and in "
         f"{against} {way[1]}"
     )
-    return Finding(agrees, words, len(group))
+    return Finding(agrees, words, len(group), brief)
 
 
 def _digits(settings: Settings) -> list[Finding]:
@@ -259,20 +277,22 @@ def _two_and_seven(settings: Settings) -> list[Finding]:
         words = (
             f"{true} taken for {answer} in {total[true, answer]} of {total[true].sum()} mistakes"
         )
+        brief = words
         if len(group) < 2:
-            found.append(Finding(None, f"{words} (single run, no claim)", 1))
+            found.append(Finding(None, f"{words} (single run, no claim)", 1, brief))
             continue
         others = (wrong[:, true].sum(1) - wrong[:, true, answer]) / 8
         difference = stats.paired_difference(wrong[:, true, answer], others, comparisons=2)
         agrees = bool(difference.mean > 0) if difference.separable else None
         words += f", a run {difference.words()} against the mean of the other wrong answers"
-        found.append(Finding(agrees, words, len(group)))
+        found.append(Finding(agrees, words, len(group), brief))
     place = int((upper > pairs[2, 7]).sum()) + 1
     words = (
         f"both together place {place} of {len(upper)} pairs with {pairs[2, 7]} of {total.sum()} "
         f"test mistakes; the most frequent is {first} and {second} with {pairs[first, second]}"
     )
-    return [found[0], replace(found[1], evidence=f"{found[1].evidence}; {words}")]
+    brief = f"most frequent pair {first} and {second}, this one in place {place} of {len(upper)}"
+    return [found[0], with_more(found[1], words, brief)]
 
 
 def _printed(number: str) -> tuple[float, ...]:
@@ -293,8 +313,8 @@ def _areas(
         comparisons=comparisons,
     )
     theirs = [stats.log_area(np.array(_printed(number))) for number in (first, second)]
-    words = f"the original's curves {theirs[0] - theirs[1]:+.3g}"
-    return replace(found, evidence=f"{found.evidence}; {words}")
+    own = theirs[0] - theirs[1]
+    return with_more(found, f"the original's curves {own:+.3g}", f"original {own:+.3g}")
 
 
 def _sigmoid(settings: Settings) -> list[Finding]:
@@ -313,7 +333,7 @@ def _tanh(settings: Settings) -> list[Finding]:
         below = [str(epoch) for epoch in np.flatnonzero(np.less(sigmoid, tanh))]
         words.append(f"{whose} in epoch {', '.join(below)}" if below else f"{whose} in none")
     crossing = f"sigmoid's loss is below tanh's {' and '.join(words)}"
-    return [worse, replace(better, evidence=f"{better.evidence}; {crossing}")]
+    return [worse, with_more(better, crossing)]
 
 
 def _own_tanh() -> str:
@@ -344,7 +364,7 @@ def _accuracies(
     p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
     own = ours.total_percent - theirs.total_percent
     words = f"the original's tables {own:+.3g} points (counts by Fisher's test: {stats.p_words(p)})"
-    return replace(found, evidence=f"{found.evidence}; {words}")
+    return with_more(found, words, f"original {own:+.3g}")
 
 
 def _high_rate(settings: Settings) -> list[Finding]:
@@ -359,7 +379,7 @@ def _large_batch(settings: Settings) -> list[Finding]:
         f"{_printed('3.2')[0]:.2f} against {_printed('1')[0]:.2f})"
     )
     return [
-        replace(loss, evidence=f"{loss.evidence}; {words}"),
+        with_more(loss, words),
         _accuracies(settings, "3.2", "1", "batch 1000 − 64", 1, 2),
     ]
 

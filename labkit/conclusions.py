@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labkit import claims, published, recipes, stats
-from labkit.config import DATASETS, SCALES, Config
+from labkit.config import DATASETS, SCALES, Config, seed_range
 from labkit.origin import MIME, made
 from labkit.runs import (
     Run,
@@ -67,10 +67,11 @@ def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
 @made
 def appendix(seeds: int) -> Text:
     """What the numbers of the appendix on recipes rest on."""
-    epochs = sorted(recipes.EPOCHS.values())
+    count = len(seed_range(seeds, "recipe_seeds"))
+    epochs = sorted(config.epochs for config in recipes.settings("mnist").values())
     return Text(
         f"> **Appendix, on full MNIST at every scale:** {len(recipes.CANDIDATES)} candidates, "
-        f"{epochs[0]} to {epochs[-1]} epochs a training, {seeds} run{'s' * (seeds > 1)} of each."
+        f"{epochs[0]} to {epochs[-1]} epochs a training, {count} run{'s' * (count > 1)} of each."
     )
 
 

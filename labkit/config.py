@@ -196,6 +196,6 @@ def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
     return settings
 
 
-def seed_range(seeds: Any) -> range:
-    """The seeds 0, 1, ... of a setting that is to be run `seeds` times."""
-    return range(whole("seeds", seeds, most=1000))
+def seed_range(seeds: Any, name: str = "seeds") -> range:
+    """The seeds 0, 1, ... of a setting to be run `seeds` times, as the parameter `name` says."""
+    return range(whole(name, seeds, most=1000))

@@ -82,6 +82,13 @@ class Difference:
         above = self.low > 0 and self.boot_low > 0
         return above or (self.high < 0 and self.boot_high < 0)
 
+    def brief(self, unit: str = "") -> str:
+        """The mean and Student's interval."""
+        interval = "all differences equal"
+        if not math.isnan(self.low):
+            interval = f"{self.low:+.3g} to {self.high:+.3g}"
+        return f"{self.mean:+.3g}{unit} ({interval})"
+
     def words(self, unit: str = "") -> str:
         """The mean, both intervals, the exact test and n, for a sentence."""
         interval = (

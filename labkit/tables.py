@@ -169,16 +169,19 @@ def ledger(runs: Runs) -> Table:
             "the original says": judgement.claim.says,
             "verdict": judgement.verdict,
             "n": judgement.n,
-            "evidence": judgement.evidence,
+            "found here": judgement.brief,
         }
         for judgement in found
     ]
-    columns = ["claim", "section", "the original says", "verdict", "n", "evidence"]
+    columns = ["claim", "section", "the original says", "verdict", "n", "found here"]
     frame = pd.DataFrame(rows, columns=columns).set_index("claim")
     first = next(iter(runs.values()))[0].config
     full = first.dataset == "mnist" and first.epochs == SCALES["paper"]["epochs"]
     scale = "" if full else f" on {first.dataset} with {first.epochs} epochs: not the original's"
-    caption = f"The original's claims and their verdicts{scale}; {seeds_of(runs)}"
+    caption = (
+        f"The original's claims and their verdicts{scale}; in brackets Student's interval over the "
+        f"seeds, in the sections also the tests; {seeds_of(runs)}"
+    )
     return Table(frame, caption)
 
 

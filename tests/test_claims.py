@@ -28,7 +28,7 @@ def said(number, **groups):
 
 
 def test_several_comparisons_make_one_verdict():
-    yes, no, open_ = Finding(True, "", 3), Finding(False, "", 3), Finding(None, "", 2)
+    yes, no, open_ = (Finding(a, "", n, "") for a, n in ((True, 3), (False, 3), (None, 2)))
     assert verdict([yes, yes]) == REPRODUCED
     assert verdict([yes, no, open_]) == CONTRADICTED
     assert verdict([yes, open_]) == "not separable at n = 2"
@@ -149,6 +149,9 @@ def test_7_the_high_learning_rate():
     found, evidence = said(7, base=base, high=high)
     assert found == REPRODUCED and "test accuracy: −5.16 points" in evidence
     assert "the original's tables −5.25 points" in evidence
+    (row,) = tables.ledger({"a": base, "b": high}).frame.query("section == '3.1'").iloc
+    assert row["found here"].startswith("lr 0.1 − 0.01, test accuracy: −5.16 points (−")
+    assert row["found here"].endswith("); original −5.25") and "p =" not in row["found here"]
     better = wrong({}, {(1, 2): 1}, {}, lr=0.1)
     assert said(7, base=base, high=better)[0] == CONTRADICTED
     spread = wrong({}, {(1, 2): 300}, {(1, 2): 9}, lr=0.1)
