@@ -330,7 +330,7 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     difference = per_run[1] - per_run[0]
     limit = max(float(np.abs(difference).max()), 1.0)
     signed = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    text = [[f"{d:+.3g}".replace("-", "−") if d else "" for d in row] for row in difference]
+    text = [[f"{d:+.1f}".replace("-", "−") if d else "" for d in row] for row in difference]
     figure = _figure(6.6, 5.8)
     axes = figure.add_subplot()
     sns.heatmap(
@@ -401,7 +401,8 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _tidy(axes, xlabel="expected to be wrong: 100 % − confidence (%)", ylabel="wrong (%)")
     axes.set_title("Calibration on the test images; above the dashed line: too sure", loc="left")
-    axes.plot([], [], "v", color=INK, mfc="white", ms=7, label="no mistake: upper bound")
+    if any(line.get_marker() == "v" and line.get_xdata().size for line in axes.lines):
+        axes.plot([], [], "v", color=INK, mfc="white", ms=7, label="no mistake: upper bound")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.alt = (
         "Line chart of the share of wrong answers against the share that the network expects by "
@@ -461,7 +462,7 @@ def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
     under = {}
     for i, answers in most_mistaken(every, most).items():
         taken = ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common(2))
-        under[i] = f"{every[0].test_labels[i]}, taken for {taken}", f"image {i}"
+        under[i] = f"{every[0].test_labels[i]} taken for\n{taken}", f"image {i}"
     title = f"The images most often wrong in {len(every)} run{'s' * (len(every) != 1)}"
     return _gallery(images, under, title)
 
@@ -501,7 +502,7 @@ def _same_images(images: np.ndarray | None, runs: Sequence[Run]) -> None:
 def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title: str) -> Figure:
     """Images by their number, each with what stands above and below it, six in a row."""
     rows = max(1, -(-len(under) // 6))
-    figure = _figure(8, 0.5 + 1.75 * rows)
+    figure = _figure(8, 0.5 + 1.85 * rows)
     figure.suptitle(title, size=11)
     for place, (index, (above, below)) in enumerate(under.items()):
         axes = figure.add_subplot(rows, 6, place + 1)
@@ -514,7 +515,7 @@ def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title
         axes.spines[:].set_color("#bbbbbb")
         axes.set_title(above, size=9.5)
         axes.set_xlabel(below, size=8)
-    said = ", ".join(above for above, _ in under.values())
+    said = "; ".join(above.replace("\n", " ") for above, _ in under.values())
     figure.alt = f"Gallery of {len(under)} test images. {title}: {said}."
     return figure
 
