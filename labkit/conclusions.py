@@ -14,7 +14,6 @@ from labkit.runs import (
     Runs,
     divergences,
     finite,
-    paired_by_seed,
 )
 
 
@@ -99,14 +98,13 @@ def loss(runs: Runs) -> Text:
         for leader, start, end in stretches
     ]
     order = np.argsort(curves[:, -1], kind="stable")
-    ranking = " < ".join(f"{labels[i]} ({curves[i, -1]:.4f})" for i in order)
+    ranking = ", ".join(f"{labels[i]} ({curves[i, -1]:.4f})" for i in order)
     lines = [
         *lost,
         f"- Lowest mean training loss: {', then '.join(parts)}.",
-        f"- After the last epoch: {ranking} nats.",
+        f"- After the last epoch, lowest mean first: {ranking} nats.",
     ]
-    count = min(len(group) for group in runs.values())
-    if count == 1:
+    if max(len(group) for group in runs.values()) == 1:
         lines.append(
             "- n = 1: one run a setting, no claim. Another seed may give another order; run "
             "several (`-p seeds 3`) to tell."
@@ -125,20 +123,23 @@ def compare(runs: Runs) -> Text:
     if len(compared) < 2 or next(iter(runs)) not in compared:
         return Text("\n".join([*lines, "- There are no two settings left to compare."]))
     (base_label, base), *others = compared.items()
-    if min(len(group) for group in compared.values()) > 1:
+    if max(len(group) for group in compared.values()) > 1:
         said = _paired(compared, claims.test_percent, "test accuracy", " points")
         return Text("\n".join([*lines, *(f"- {line}" for line in said)]))
-    level = 0.05 / len(others)
+    corrected = f" corrected for {len(others)} comparisons" * (len(others) > 1)
     for label, group in others:
         first, second = (run.test_labels == run.test_predicted for run in (base[0], group[0]))
         only_first, only_second, p = stats.mcnemar(first, second)
+        p = min(1.0, p * len(others))
         ahead = label if only_second > only_first else base_label
-        found = f"{ahead} is right on more of these images" if p < level else "the data cannot tell"
+        found = "the data cannot tell"
+        if p < 0.05:
+            found = f"{ahead} is right more often on images like these"
         lines.append(
             f"- **{label} against {base_label}:** {percent(second.mean())} against "
             f"{percent(first.mean())} of {len(first):,} test images. {only_second} images only "
             f"{label} had right, {only_first} only {base_label} (exact McNemar test, "
-            f"{stats.p_words(p)}, {len(others)} comparison{'s' * (len(others) > 1)}): {found}."
+            f"{stats.p_words(p)}{corrected}): {found}."
         )
     lines.append(
         "- n = 1: this compares two trained networks, not two settings. What another seed would "
@@ -238,7 +239,11 @@ def excerpt(run: Run) -> Text:
         f"- The original prints iterations {log.first} to {log.first + len(log.losses) - 1} of "
         f"epoch {log.epoch}; their mean is {printed_mean:.4f} nats. The log closes that epoch with "
         f"{stated:.6f}, its list of epochs has {listed:.6f}: "
-        + ("the same." if stated == listed else "so log and list come from different trainings.")
+        + (
+            "the same."
+            if stated == listed
+            else "so one is misprinted, or both are of two trainings."
+        )
     ]
     sentence, last = published.STATED_FINAL_LOSS, published.SECTIONS[0].epoch_loss[-1]
     lines.append(
@@ -246,7 +251,9 @@ def excerpt(run: Run) -> Text:
         + ("the same." if sentence == last else f"{sentence / last:.3g} times as much.")
     )
     epochs, updates = run.iteration_loss.shape
-    if epochs > log.epoch and updates >= log.first + len(log.losses):
+    if run.config.dataset != "mnist":
+        lines.append("- This run had other images, so its iterations are others.")
+    elif epochs > log.epoch and updates >= log.first + len(log.losses):
         here = run.iteration_loss[log.epoch, log.first : log.first + len(log.losses)]
         lines.append(f"- This run at the same place (n = 1): mean {float(here.mean()):.4f} nats.")
     else:
@@ -264,13 +271,12 @@ def _paired(runs: Runs, measure: Callable[[Run], float], name: str, unit: str) -
     (base_label, base), *others = runs.items()
     lines = []
     for label, group in others:
-        pairs = [(measure(run), measure(other)) for run, other in paired_by_seed(group, base)]
-        if len(pairs) < 2:
+        difference = claims.paired(group, base, measure, len(others))
+        if difference is None:
             lines.append(
                 f"**{label} against {base_label}, {name}:** fewer than two seeds in common."
             )
             continue
-        difference = stats.paired_difference(*zip(*pairs, strict=True), len(others))
         if difference.separable:
             verdict = f"{label} is {'higher' if difference.mean > 0 else 'lower'}"
         else:

@@ -103,7 +103,7 @@ class Config:
     """Everything that decides the numbers of one run, apart from the device.
 
     The defaults are the original's baseline (section 1.2) on the embedded images. The original
-    names neither optimizer nor initialisation; Adam and Kaiming came nearest to its curves.
+    names neither optimizer nor initialisation; what else it may have used, `recipes` asks.
 
     Values are coerced where their meaning is plain (`"1e3"` for 1000).
 

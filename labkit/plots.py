@@ -208,7 +208,8 @@ def iterations(runs: Sequence[Run]) -> Figure:
     said = []
     for axes, log in zip(panels, logs, strict=True):
         places = np.arange(log.first, log.first + len(log.losses))
-        kept = [run.iteration_loss[log.epoch] for run in runs if run.config.epochs > log.epoch]
+        alike = [run for run in runs if run.config.dataset == "mnist"]  # else other iterations
+        kept = [run.iteration_loss[log.epoch] for run in alike if run.config.epochs > log.epoch]
         ours = np.array([losses[places] for losses in kept if len(losses) > places[-1]])
         color = COLORS[0]
         if len(ours):
@@ -361,48 +362,57 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
 def calibration(runs: Runs, fewest: int = 40) -> Figure:
     """How often answers are wrong against how unsure the network was, both on log axes.
 
-    The test answers of all runs of a setting are put in order of confidence. The surer half is the
-    first point, the surer half of the others the second, and so on down to `fewest` answers.
-    Bars are 95 % Wilson intervals; a point without a mistake has no place on a log axis and is
-    shown by their upper end, as an open triangle.
+    A run's test answers are put in order of confidence. The surer half is the first point, the
+    surer half of the others the second, and so on down to `fewest` answers. Points are means over
+    the seeds, bars their range; with one seed 95 % Wilson intervals. A point without a mistake has
+    no place on a log axis and is shown by that interval's upper end, as an open triangle.
     """
     figure = _figure(8, 4.4)
     axes = figure.add_subplot()
     said, lowest = [], 100.0
     for index, (label, group) in enumerate(finite(runs).items()):
-        confidence = np.concatenate([run.test_confidence for run in group]).astype(float)
-        wrong = np.concatenate([run.test_predicted != run.test_labels for run in group])
-        order = np.argsort(-confidence, kind="stable")
+        confidence = np.array([run.test_confidence for run in group], dtype=float)
+        wrong = np.array([run.test_predicted != run.test_labels for run in group])
+        order = np.argsort(-confidence, axis=1, kind="stable")
         parts = []
-        while len(order) >= 2 * fewest:
-            parts.append(order[: len(order) // 2])
-            order = order[len(order) // 2 :]
+        while order.shape[1] >= 2 * fewest:
+            parts.append(order[:, : order.shape[1] // 2])
+            order = order[:, order.shape[1] // 2 :]
         parts.append(order)
-        unsure = 100 * np.array([np.mean(1 - confidence[part]) for part in parts])
-        counts = [(int(wrong[part].sum()), len(part)) for part in parts]
-        missed = 100 * np.array([k / n for k, n in counts])
-        low, high = 100 * np.array([stats.wilson(k, n) for k, n in counts]).T
-        some = missed > 0
+        unsure, missed = (
+            100 * np.array([np.take_along_axis(values, part, 1).mean(1) for part in parts])
+            for values in (1 - confidence, wrong)
+        )
+        sizes = [part.shape[1] for part in parts]
+        bounds = [
+            stats.wilson(round(k * n), n) for k, n in zip(missed[:, 0] / 100, sizes, strict=True)
+        ]
+        low, high = 100 * np.array(bounds).T
+        x, y = unsure.mean(1), missed.mean(1)
+        if len(group) > 1:
+            low, high = np.maximum(missed.min(1), 1e-9), np.where(y > 0, missed.max(1), high)
+        some = y > 0
         color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
         name = f"{label} (n = {len(group)})"
-        axes.plot(unsure[some], missed[some], color=color, marker=marker, lw=1.6, label=name)
-        axes.vlines(unsure[some], low[some], high[some], color=color, lw=1, alpha=0.6)
-        axes.plot(unsure[~some], high[~some], "v", color=color, mfc="white", ms=7)
-        lowest = min(lowest, unsure.min(), missed[some].min(initial=100))
+        axes.plot(x[some], y[some], color=color, marker=marker, lw=1.6, label=name)
+        axes.vlines(x[some], low[some], high[some], color=color, lw=1, alpha=0.6)
+        axes.plot(x[~some], high[~some], "v", color=color, mfc="white", ms=7)
+        lowest = min(lowest, x.min(), y[some].min(initial=100))
         said.append(
             f"{label}: {100 * wrong.mean():.2f} % wrong, {100 * np.mean(1 - confidence):.2f} % "
             "expected by its own confidence"
         )
     ends = [max(lowest, 1e-4), 100]
     axes.plot(ends, ends, color=INK, ls=(0, (4, 2)), lw=1, label="as often wrong as it expects")
+    if any(line.get_marker() == "v" and line.get_xdata().size for line in axes.lines):
+        axes.plot([], [], "v", color=INK, mfc="white", ms=7, label="no mistake: upper bound")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=max(lowest, 1e-4) / 2)  # a bar may start at no mistake at all
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _tidy(axes, xlabel="expected to be wrong: 100 % − confidence (%)", ylabel="wrong (%)")
     axes.set_title("Calibration on the test images; above the dashed line: too sure", loc="left")
-    if any(line.get_marker() == "v" and line.get_xdata().size for line in axes.lines):
-        axes.plot([], [], "v", color=INK, mfc="white", ms=7, label="no mistake: upper bound")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.alt = (
         "Line chart of the share of wrong answers against the share that the network expects by "

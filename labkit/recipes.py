@@ -30,7 +30,7 @@ CANDIDATES = (
 )
 #: Of each section, how many epochs are compared: where the candidates differ most for the time.
 EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
-#: The section whose loss rises again, and from which epoch to which the original's does. Candidates
+#: The section whose loss drifts upwards, and from which epoch to which the original's does. Those
 #: that change no more than the weight decay, which may explain that, are trained there as long.
 RISING, RISE = "3.1", (1, 9)
 

@@ -58,8 +58,10 @@ class Difference:
         low, high: Student's interval.
         boot_low, boot_high: the bootstrap's percentile interval at the same level.
         p: of the sign-flip test, two-sided, times the number of comparisons; exact up to 16 pairs.
-            With n pairs it can be no smaller than 2 / 2ⁿ.
+            With n pairs it can be no smaller than that many times 2 / 2ⁿ.
         level: of the intervals.
+        image_low, image_high: Student's interval over the test images instead of the seeds; NaN
+            where no single images were given.
     """
 
     mean: float
@@ -70,17 +72,20 @@ class Difference:
     p: float
     n: int
     level: float
+    image_low: float = math.nan
+    image_high: float = math.nan
 
     @property
     def separable(self) -> bool:
-        """Whether both intervals exclude zero, on the same side.
+        """Whether all intervals exclude zero, on the same side.
 
-        Both, since each errs on few pairs: the bootstrap's excludes zero as soon as three pairs
+        All, since each errs on few pairs: the bootstrap's excludes zero as soon as three pairs
         agree in sign, as they do one time in four by chance alone; Student's takes the
-        differences for normal. Equal differences have no interval, and prove nothing.
+        differences for normal; and other images might turn what these seeds agree on. Equal
+        differences have no interval, and prove nothing.
         """
-        above = self.low > 0 and self.boot_low > 0
-        return above or (self.high < 0 and self.boot_high < 0)
+        above = self.low > 0 and self.boot_low > 0 and not self.image_low <= 0
+        return above or (self.high < 0 and self.boot_high < 0 and not self.image_high >= 0)
 
     def brief(self, unit: str = "") -> str:
         """The mean and Student's interval."""
@@ -97,15 +102,25 @@ class Difference:
         )
         if math.isnan(self.low):
             interval = "no interval, since all differences are equal"
-        return f"{self.mean:+.3g}{unit} ({interval}, sign-flip {p_words(self.p)}, n = {self.n})"
+        if not math.isnan(self.image_low):
+            interval += f", over the images {self.image_low:+.3g} to {self.image_high:+.3g}"
+        comparisons = round(0.05 / (1 - self.level))
+        test = f"sign-flip {p_words(self.p)}"
+        test += f" corrected for {comparisons} comparisons" * (comparisons > 1)
+        return f"{self.mean:+.3g}{unit} ({interval}, {test}, n = {self.n})"
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], comparisons: int = 1
+    first: Sequence[float],
+    second: Sequence[float],
+    comparisons: int = 1,
+    images: np.ndarray | None = None,
 ) -> Difference:
     """first - second, paired by seed.
 
     Args:
+        images: for each test image its share in the mean difference, times their number `[images]`,
+            if the values are such means: its interval tells what other images might have given.
         comparisons: how many such differences are judged together; the intervals are those of
             95 % for all at once (Bonferroni: each has the level 1 - 0.05 / comparisons).
 
@@ -125,26 +140,25 @@ def paired_difference(
         rng=0,
     )
     p, level = min(1.0, comparisons * float(flips.pvalue)), 1 - 0.05 / comparisons
+    over_images = (math.nan, math.nan) if images is None else mean_interval(images, level)
     if _constant(differences):
-        return Difference(mean, *[math.nan] * 4, p, n, level)
+        return Difference(mean, *[math.nan] * 4, p, n, level, *over_images)
     student = stats.ttest_1samp(differences, 0).confidence_interval(level)
     boot = stats.bootstrap(
         (differences,), np.mean, confidence_level=level, method="percentile", rng=0
     ).confidence_interval
-    return Difference(mean, *map(float, (*student, *boot)), p, n, level)
+    return Difference(mean, *map(float, (*student, *boot)), p, n, level, *over_images)
 
 
 def _constant(values: Sequence[float]) -> bool:
     """Whether the values differ by rounding alone, so that an interval has no scale."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())  # also where all are zero
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's interval for the mean of `values`; NaN for fewer than two of them."""
-    if len(values) < 2:
+    """Student's interval for the mean of `values`; NaN where fewer than two differ."""
+    if len(values) < 2 or _constant(values):
         return math.nan, math.nan
-    if _constant(values):
-        return float(values[0]), float(values[0])
     interval = stats.ttest_1samp(values, 0).confidence_interval(level)
     return float(interval.low), float(interval.high)
 

@@ -19,6 +19,7 @@ from labkit.runs import (
     finite,
     most_mistaken,
     off_diagonal,
+    paired_by_seed,
     shares_of,
     total_confusion,
 )
@@ -179,8 +180,9 @@ def ledger(runs: Runs) -> Table:
     full = first.dataset == "mnist" and first.epochs == SCALES["paper"]["epochs"]
     scale = "" if full else f" on {first.dataset} with {first.epochs} epochs: not the original's"
     caption = (
-        f"The original's claims and their verdicts{scale}; in brackets Student's interval over the "
-        f"seeds, in the sections also the tests; {seeds_of(runs)}"
+        f"The original's claims and their verdicts{scale}; in brackets intervals of 95 % for all "
+        "comparisons of a claim together, not for all claims; the tests stand in the sections; "
+        f"{seeds_of(runs)}"
     )
     return Table(frame, caption)
 
@@ -220,7 +222,8 @@ def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Tabl
     caption = (
         "Convergence: the mean of ln(loss) over the epochs (the area under the curve on a log "
         "axis; lower is faster), and the epochs, updates and seconds until an epoch's mean loss is "
-        f"at most so many nats, median of the seeds; {seeds_of(runs)}"
+        f"at most so many nats, median of the seeds (a dash: half of them or more never get there);"
+        f" {seeds_of(runs)}"
     )
     decimals = {"mean": 3, "±": 3, "epochs": 1, "seconds": 1}
     return Table(frame.rename_axis("setting"), caption, decimals)
@@ -270,7 +273,8 @@ def hardest(runs: Runs, most: int = 12) -> Table:
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["image"]).set_index("image")
     many = f"{len(every)} run{'s' * (len(every) != 1)}"
     caption = (
-        f"The test images most often wrong in {many}: {never:,} of {np.size(right):,} images are "
+        f"The test images most often wrong in {many}, of equal ones the first by number: "
+        f"{never:,} of {np.size(right):,} images are "
         f"right in every run, {always:,} wrong in every run; {seeds_of(runs)}"
     )
     return Table(frame, caption)
@@ -288,14 +292,17 @@ def changed(runs: Runs, most: int = 8) -> Table:
     for label in groups if first in groups else ():
         if label == first:
             continue
-        base, here = _mostly_right(groups[first]), _mostly_right(groups[label])
+        pairs = paired_by_seed(groups[first], groups[label])
+        if not pairs:
+            continue
+        base, here = map(_mostly_right, zip(*pairs, strict=True))
         lost, won, p = stats.mcnemar(base, here)
         rows[label] = {
             "right with both": int((base & here).sum()),
             f"only with {first}": lost,
             "only with this": won,
             "with neither": int((~base & ~here).sum()),
-            "McNemar": stats.p_words(p),
+            "McNemar": stats.p_words(min(1.0, p * (len(groups) - 1))),
             f"images only with {first}": _numbers(base & ~here, most),
             "images only with this": _numbers(here & ~base, most),
         }
@@ -303,8 +310,9 @@ def changed(runs: Runs, most: int = 8) -> Table:
     columns += ["McNemar", f"images only with {first}", "images only with this"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
     caption = (
-        "Test images that change their verdict; right: with more than half of a setting's runs; "
-        "p: of the exact McNemar test on these majorities, which says nothing on other seeds; "
+        "Test images that change their verdict; right: with more than half of a setting's runs, of "
+        "the seeds that both have; p: of the exact McNemar test on these majorities, times the "
+        "number of settings compared; it says nothing on other seeds; "
         f"{seeds_of(runs)}"
     )
     return Table(frame, caption)
@@ -389,10 +397,9 @@ def summary(runs: Runs) -> Table:
     caption = (
         "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
         "first and of the last epoch, nats. Accuracy: after the last epoch. Of the test accuracy, "
-        "± seeds: how far one seed deviates from another on the same images (standard deviation), "
-        "± images: how far one set of so many test images deviates from another for the same "
-        "network (binomial); from, to: 95 % Wilson interval for one seed, else lowest and highest "
-        "seed; "
+        "± seeds: standard deviation of the seeds on these images, ± images: of a network on "
+        "other sets of as many images (binomial); from, to: 95 % Wilson interval for one seed, "
+        "else lowest and highest seed; "
         f"{seeds_of(runs)}"
     )
     decimals = {"first loss": 4, "last loss": 4} | dict.fromkeys(

@@ -38,18 +38,26 @@ def made_up_run(
     *,
     losses: tuple[float, ...] = (1.0, 0.5),
     wrong: dict[tuple[int, int], int] | None = None,
+    wrong_train: dict[tuple[int, int], int] | None = None,
     images: int = 100,
     **settings: object,
 ) -> Run:
     """A run with the given epoch losses, in which `wrong[true, predicted]` answers of each split
-    are wrong and all others of the `images` images of each digit are right."""
+    are wrong (`wrong_train` of the training images, if given) and all others of the `images`
+    images of each digit are right."""
     labels = np.repeat(np.arange(10, dtype=np.uint8), images)
-    predicted = labels.copy()
-    for (true, answer), times in (wrong or {}).items():
-        free = np.flatnonzero((labels == true) & (predicted == true))
-        predicted[free[:times]] = answer
-    counts = np.zeros((10, 10), dtype=int)
-    np.add.at(counts, (labels, predicted), 1)
+
+    def answers(mistakes):
+        predicted = labels.copy()
+        for (true, answer), times in (mistakes or {}).items():
+            free = np.flatnonzero((labels == true) & (predicted == true))
+            predicted[free[:times]] = answer
+        counts = np.zeros((10, 10), dtype=int)
+        np.add.at(counts, (labels, predicted), 1)
+        return predicted, counts
+
+    predicted, counts = answers(wrong)
+    train_counts = counts if wrong_train is None else answers(wrong_train)[1]
     share = float((labels == predicted).mean())
     config = Config(epochs=len(losses), **settings)
     return Run(
@@ -65,7 +73,7 @@ def made_up_run(
                 "seconds": 2.0,
             }
         ),
-        confusion={"train": counts, "test": counts},
+        confusion={"train": train_counts, "test": counts},
         test_labels=labels,
         test_predicted=predicted,
         test_confidence=np.linspace(0.5, 1, len(labels), dtype=np.float32),

@@ -47,6 +47,9 @@ def test_1_the_misprint_is_one_whatever_is_found_here(monkeypatch):
     assert found == f"{OWN_TABLE}; these runs: {CONTRADICTED}"
     assert "its list of epochs ends at 0.020056; last loss here 0.0200 to 0.0300" in evidence
     assert "by 95 % in 0.0000 to 0.1350" in evidence
+    # However far they scatter, 0.20056 above all of them is no success.
+    wide = seeds((1, 0.015), (1, 0.02), (1, 0.1))
+    assert said(1, base=wide)[0].endswith("these runs: not separable at n = 3")
     narrow = seeds((1, 0.02), (1, 0.021), (1, 0.02))
     assert said(1, base=narrow)[0] == f"{OWN_TABLE}; these runs: {CONTRADICTED}"
     assert said(1, base=seeds((1, 0.2)))[0].endswith("these runs: not separable at n = 1")
@@ -66,6 +69,27 @@ def test_1_the_misprint_is_one_whatever_is_found_here(monkeypatch):
 )
 def test_2_above_99_percent(mistakes, expected):
     assert said(2, base=wrong(*({(3, 5): m} for m in mistakes)))[0] == expected
+
+
+def test_2_and_7_tell_the_splits_apart():
+    """As good as perfect on one split, with a clear number of mistakes on the other."""
+
+    def split(test, train, **settings):
+        return [
+            made_up_run(
+                wrong={(3, 5): test + s},
+                wrong_train={(3, 5): train + 2 * s},
+                images=1000,
+                seed=s,
+                **settings,
+            )
+            for s in range(3)
+        ]
+
+    assert "training 97.99 % (" in judge(numbered(2), {"a": split(20, 199)}).brief
+    assert "test 99.79 % (" in judge(numbered(2), {"a": split(20, 199)}).brief
+    found = judge(numbered(7), {"a": split(20, 20), "b": split(21, 300, lr=0.1)})
+    assert found.verdict == "not separable at n = 3"  # by the test images; the others differ
 
 
 def test_3_its_own_tables_have_5_among_the_worst():
@@ -190,7 +214,10 @@ def test_where_a_run_diverged_there_is_no_verdict_on_the_others():
     found = judge(numbered(7), {"base": base, "high": better})
     assert found.verdict == "not separable at n = 2"
     assert found.evidence.startswith("section 3.1, seed 2, diverged at epoch 0, iteration 3, so")
-    assert judge(numbered(7), {"base": base, "high": [diverged_run(lr=0.1)]}) is None
+    found = judge(numbered(7), {"base": base, "high": [diverged_run(lr=0.1)]})
+    assert found.verdict == "not separable at n = 0"
+    assert found.brief.startswith("section 3.1, seed 0, diverged at epoch 0, iteration 3, so")
+    assert judge(numbered(7), {"base": base}) is None
 
 
 def test_only_what_differs_as_in_the_original_is_compared():

@@ -6,6 +6,7 @@ statistics.
 
 import json
 import math
+import re
 from collections import defaultdict
 
 import numpy as np
@@ -28,6 +29,8 @@ def records():
     found = defaultdict(dict)
     for path in SHIPPED.glob("*.json"):
         record = json.loads(path.read_text())
+        with np.load(next(SHIPPED.glob(f"{path.stem}-*.npz"))) as arrays:
+            record["right"] = arrays["test_labels"] == arrays["test_predicted"]
         config = Config(**record["config"])
         if config.replace(activation="relu", lr=0.01, batch_size=64, seed=0) == PAPER:
             found[published.section_of(config).number][config.seed] = record
@@ -35,8 +38,8 @@ def records():
 
 
 @pytest.fixture(scope="module")
-def verdicts():
-    """Claim → the verdict that labkit gives on the shipped runs."""
+def ledger():
+    """Claim → what labkit finds on the shipped runs."""
     store = Store(SHIPPED, shipped=None)
     runs = {}
     for section in published.SECTIONS:
@@ -46,7 +49,12 @@ def verdicts():
         runs[section.name] = [
             store.find(config.replace(seed=seed), CHECKSUMS["mnist"]) for seed in SEEDS
         ]
-    return {found.claim.number: found.verdict for found in judgements(runs)}
+    return {found.claim.number: found for found in judgements(runs)}
+
+
+@pytest.fixture(scope="module")
+def verdicts(ledger):
+    return {number: found.verdict for number, found in ledger.items()}
 
 
 PAPER = Config(**SCALES["paper"])
@@ -62,13 +70,25 @@ def test_every_setting_has_its_seeds_and_every_record_is_whole(records):
     assert sum(path.stat().st_size for path in paths) < 10e6
 
 
-def by_hand(first, second, measure, expected, comparisons=1):
-    """True, False or None, as a claim's single comparison."""
+def student(first, second, measure, comparisons=1):
+    """The mean difference over the seeds and half the width of its interval."""
     differences = np.array([measure(first[s]) - measure(second[s]) for s in SEEDS])
     n, level = len(differences), 1 - 0.05 / comparisons
     half = stats.t.ppf(0.5 + level / 2, n - 1) * differences.std(ddof=1) / math.sqrt(n)
+    return differences, half
+
+
+def by_hand(first, second, measure, expected, comparisons=1):
+    """True, False or None, as a claim's single comparison."""
+    differences, half = student(first, second, measure, comparisons)
+    n = len(differences)
     if abs(differences.mean()) <= half:
         return None
+    if measure is right:
+        images = np.mean([100.0 * first[s]["right"] - 100.0 * second[s]["right"] for s in SEEDS], 0)
+        z = stats.norm.ppf(1 - 0.025 / comparisons)
+        if abs(images.mean()) <= z * images.std(ddof=1) / math.sqrt(len(images)):
+            return None
     means = np.random.default_rng(1).choice(differences, (20_000, n)).mean(1)
     low, high = np.quantile(means, [0.025 / comparisons, 1 - 0.025 / comparisons])
     if low <= 0 <= high:
@@ -87,7 +107,8 @@ def area(record):
 
 
 def right(record, split="test"):
-    return np.trace(record["confusion"][split]) / np.sum(record["confusion"][split])
+    """Accuracy in percent."""
+    return 100 * np.trace(record["confusion"][split]) / np.sum(record["confusion"][split])
 
 
 def test_the_verdicts_follow_from_the_records(records, verdicts):
@@ -102,10 +123,50 @@ def test_the_verdicts_follow_from_the_records(records, verdicts):
     assert {number: verdicts[number] for number in expected} == expected
 
 
+def test_the_numbers_in_the_ledger_follow_too(records, ledger):
+    """Beside the verdicts, which are coarse: the means and intervals that they rest on."""
+    base, sigmoid, tanh, high, large = (records[n] for n in ("1", "2.1", "2.2", "3.1", "3.2"))
+    for claim, first, second, measure, unit, comparisons in (
+        (5, sigmoid, base, area, "", 1),
+        (6, tanh, base, area, "", 2),
+        (6, tanh, sigmoid, area, "", 2),
+        (7, high, base, right, " points", 1),
+        (8, large, base, area, "", 2),
+        (8, large, base, right, " points", 2),
+    ):
+        differences, half = student(first, second, measure, comparisons)
+        mean = differences.mean()
+        found = f"{mean:+.3g}{unit} ({mean - half:+.3g} to {mean + half:+.3g})".replace("-", "−")
+        assert found in ledger[claim].brief
+    images = np.mean([100.0 * high[s]["right"] - 100.0 * base[s]["right"] for s in SEEDS], 0)
+    half = stats.norm.ppf(0.975) * images.std(ddof=1) / 100  # √10,000
+    said = re.search(r"over the images ([+−.\d]+) to ([+−.\d]+),", ledger[7].evidence)
+    bounds = [float(bound.replace("−", "-")) for bound in said.groups()]
+    assert bounds == pytest.approx([images.mean() - half, images.mean() + half], abs=0.001)
+
+    counts = {split: sum(np.array(base[s]["confusion"][split]) for s in SEEDS) for split in SPLITS}
+    for split, name in (("train", "training"), ("test", "test")):
+        share = np.mean([100 * np.diag(c) / c.sum(1) for c in per_seed(base, split)], axis=0)
+        order = np.argsort(share, kind="stable")
+        assert f"here best on the {name} images: {share.argmax()};" in ledger[3].brief + ";"
+        assert f"here worst on the {name} images: {order[0]} and {order[1]}" in ledger[3].brief
+        assert f"{name} {np.mean([right(base[s], split) for s in SEEDS]):.2f}" in ledger[2].brief
+    wrong = counts["test"] - np.diag(np.diag(counts["test"]))
+    for true, answer in ((2, 7), (7, 2)):
+        said = f"{true} taken for {answer} in {wrong[true, answer]} of {wrong[true].sum()} mistakes"
+        assert said in ledger[4].brief
+    last = [base[s]["history"][-1]["loss"] for s in SEEDS]
+    assert f"last loss here {min(last):.4f} to {max(last):.4f} nats" in ledger[1].brief
+
+
+def per_seed(group, split):
+    return [np.array(group[s]["confusion"][split]) for s in SEEDS]
+
+
 def test_whether_accuracy_passes_99_percent_follows_too(records, verdicts):
     answers = []
     for split in ("train", "test"):
-        shares = np.array([right(records["1"][s], split) for s in SEEDS])
+        shares = np.array([right(records["1"][s], split) / 100 for s in SEEDS])
         n, total = len(shares), np.sum(records["1"][0]["confusion"][split])
         half = stats.t.ppf(0.975, n - 1) * shares.std(ddof=1) / math.sqrt(n)
         wilson = stats.binomtest(round(shares.mean() * total), int(total)).proportion_ci(

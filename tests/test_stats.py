@@ -67,7 +67,7 @@ def test_the_mean_interval_is_students():
     low, high = stats.mean_interval([1.0, 2.0, 3.0])
     half = stdtrit(2, 0.975) / math.sqrt(3)
     assert (low, high) == pytest.approx((2 - half, 2 + half))
-    assert stats.mean_interval([2.0, 2.0]) == (2, 2)
+    assert np.isnan(stats.mean_interval([2.0, 2.0])).all()
     assert all(math.isnan(bound) for bound in stats.mean_interval([1.0]))
 
 
@@ -91,3 +91,20 @@ def test_convergence_by_hand():
 def test_two_shares_by_hand():
     # Of all ways to draw 3 right answers from two groups of 3, one in twenty is 3 against 0.
     assert stats.two_shares(3, 3, 0, 3) == pytest.approx(2 / 20)
+
+
+def test_a_difference_must_hold_over_the_images_too():
+    """Three seeds agree that 3 more of 10,000 images are right, which other images might turn."""
+    seeds = ([99.93, 99.94, 99.95], [99.90, 99.91, 99.9205])
+    assert stats.paired_difference(*seeds).separable
+    few = np.zeros(10_000)
+    few[:10], few[10:17] = 100, -100
+    found = stats.paired_difference(*seeds, images=few)
+    # 3 of 10,000; a single one varies by √17 % of 1, so the mean by that / √10,000.
+    half = 1.96 * 100 * math.sqrt(17 / 10_000 - 0.0003**2) / math.sqrt(10_000)
+    assert (found.image_low, found.image_high) == pytest.approx(
+        (0.03 - half, 0.03 + half), abs=1e-3
+    )
+    assert not found.separable and "over the images -0.05" in found.words()
+    few[:300] = 100
+    assert stats.paired_difference(*seeds, images=few).separable
