@@ -444,7 +444,7 @@ def recipe_curves(runs: Runs) -> Figure:
         _plain_log(axes)
         _tidy(axes, xlabel="epoch")
         axes.set_xlim(-0.3, longest - 0.7)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks(range(longest))
         axes.set_title(section.name, loc="left", size=10.5)
     panels[0].set_ylabel("mean loss of the epoch (nats)")
     handles = {h.get_label(): h for axes in panels for h in axes.lines}

@@ -30,9 +30,10 @@ CANDIDATES = (
 )
 #: Of each section, how many epochs are compared: where the candidates differ most for the time.
 EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
-#: The section whose loss drifts upwards, and from which epoch to which the original's does. Those
-#: that change no more than the weight decay, which may explain that, are trained there as long.
+#: The section whose loss drifts upwards, and from which epoch to which the original's does. The
+#: default is trained there as long, and so are those whose first epochs came nearest to it.
 RISING, RISE = "3.1", (1, 9)
+AS_LONG = {"weight_decay", "normalization"}  # what those change
 
 
 def name(config: Config) -> str:
@@ -58,7 +59,8 @@ def settings(
     for changes in candidates:
         for section in published.SECTIONS:
             if section.number in EPOCHS:
-                whole = section.number == RISING and set(changes) <= {"weight_decay"}
+                near = not changes or AS_LONG & set(changes)
+                whole = bool(section.number == RISING and near)
                 config = Config(
                     dataset=dataset,
                     epochs=RISE[1] + 1 if whole else EPOCHS[section.number],

@@ -35,7 +35,7 @@ from labkit.provenance import commit
 from labkit.runs import Run
 from labkit.store import Store, StoreError, write_atomically
 
-NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size")
+NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe")
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
@@ -289,6 +289,8 @@ def plan(shared: Mapping[str, Any], parameters: dict[str, str]) -> dict[str, dic
     seed_range(values["seeds"])
     data.find_device(values["device"])
     experiment.retrain_before(values["retrain"])
+    if "recipe_seeds" in parameters:
+        seed_range(parameters["recipe_seeds"], "recipe_seeds")
     for name in ("activations", "lr", "batch_size"):
         if name in parameters:
             notebook.compared(base, **{name: parameters[name]})

@@ -243,10 +243,14 @@ def recipe_distances(runs: Runs) -> Table:
     }
     frame = factors.rename(columns=heads)
     frame.insert(0, "n", found["n"])
+    several = bool((found["n"] > 1).any())
+    if not several:
+        frame = frame.drop(columns=["from", "to"])
     caption = (
         "By which factor a recipe's mean training losses are typically off the original's (root "
-        "mean square of the difference of logarithms; 1 is the same), nearest first; from, to: of "
-        "single seeds. Test figures are not used"
+        "mean square of the difference of logarithms; 1 is the same), nearest first"
+        + "; from, to: of single seeds" * several
+        + ". Test figures are not used"
     )
     return Table(frame, caption, dict.fromkeys(heads.values(), 2))
 

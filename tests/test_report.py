@@ -17,7 +17,7 @@ from conftest import made_up_run
 from filelock import FileLock
 from test_store import RestrictedFileSize
 
-from labkit import origin, report
+from labkit import origin, recipes, report
 from labkit.__main__ import cli
 from labkit.claims import CLAIMS, OWN_TABLE
 from labkit.config import Config, LabkitError
@@ -41,6 +41,7 @@ def test_the_page_has_the_sections_in_the_originals_order(soup):
         "2 Activation functions",
         "3.1 Learning rate",
         "3.2 Batch size",
+        "Appendix: which recipe was it?",
         "Provenance",
     ]
     anchors = {tag["id"] for tag in soup.find_all(id=True)}
@@ -83,7 +84,7 @@ def test_code_and_log_are_folded_and_every_figure_says_what_it_shows(soup):
     assert not [pre for pre in soup.find_all("pre") if not pre.find_parent("details")]
     assert not soup.find_all("details", open=True)
     images = soup.find_all("img")
-    assert len(images) == 27
+    assert len(images) == 28
     assert all(len(image.get("alt", "")) > 60 for image in images)
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
 
@@ -92,7 +93,9 @@ def test_provenance_stands_at_the_end(soup):
     footer = soup.find("footer").get_text(" ")
     for word in ("torch", "python", "cpu", "commit", "seconds", "trained now"):
         assert word in footer
-    assert "5 of its runs were trained meanwhile, 0 were on record" in " ".join(footer.split())
+    recorded = len(recipes.settings("mnist"))  # the appendix's
+    said = f"5 of its runs were trained meanwhile, {recorded} were on record"
+    assert said in " ".join(footer.split())
 
 
 def test_the_page_refers_to_nothing_outside(page):
@@ -135,6 +138,7 @@ BAD = [
     (["--epochs", "0"], "epochs is '0'", "a whole number of 1 or more"),
     (["--epochs", "ten"], "epochs is 'ten'", "a whole number"),
     (["--seeds", "-1"], "seeds is '-1'", "a whole number"),
+    (["-p", "recipe_seeds", "many"], "recipe_seeds is 'many'", "a whole number"),
     (["--scale", "papper"], "scale is 'papper'", "Did you mean 'paper'?"),
     (["--device", "tpu"], "device is 'tpu'", "one that this machine has"),
     (["-p", "learning_rate", "0.1"], "there is no parameter 'learning_rate'", "lr"),
@@ -330,7 +334,7 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
 def test_the_manifest_says_what_ran(page):
     manifest = json.loads((page.parent / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["scale"] == "smoke"
-    assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 4
+    assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 5
     assert manifest["notebooks"]["03_lr"]["parameters"]["lr"] == "0.1"
     trained = {n: run for n, run in manifest["runs"].items() if run["source"] == "trained now"}
     assert len(trained) == 5 and manifest["stale"] == []
