@@ -210,7 +210,8 @@ def name_of(block: Tag) -> str:
 def record_problems(path: Path) -> list[str]:
     """What in a record does not fit the rest of it, each with its place; none for a good one."""
     try:
-        record = json.loads(path.read_bytes())
+        written = path.read_bytes()
+        record = json.loads(written)
     except (OSError, ValueError, RecursionError) as error:
         return [f"it cannot be read as JSON: {error}."]
     problems = []
@@ -222,6 +223,10 @@ def record_problems(path: Path) -> list[str]:
         problems = [
             "its content does not have the checksum that it states; the change is in something "
             "that nothing else repeats, such as its provenance or the checksum itself."
+        ]
+    if not problems and json.dumps(record, indent=1).encode() != written:
+        problems = [
+            "it says the same, but not as it was written: a number's last digit, or a space."
         ]
     if not problems:
         try:

@@ -325,6 +325,7 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr(report, "section", section)
     report.build(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
+    assert set(plans.pop("05_recipe")) == {"device"}  # always from full MNIST, and on record
     dates = {values["retrain"] for values in plans.values()}
     assert len(dates) == 1 and re.fullmatch(r"20\d\d-.*\+00:00", dates.pop())
     assert {v["dataset"] for v in plans.values()} == {"mnist"}
