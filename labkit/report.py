@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -232,14 +232,7 @@ def finish(
             for name, run in present.items()
         },
     }
-    compared: dict[str, list[Run]] = {}
-    others: dict[str, list[Run]] = {}  # the appendix's, of other images or fewer epochs
-    for run in present.values():
-        own = (run.config.dataset, run.config.epochs) == (config.dataset, config.epochs)
-        name = setting_name(run.config)
-        if not own:
-            name += f" ({run.config.dataset}, {run.config.epochs} epochs)"
-        (compared if own else others).setdefault(name, []).append(run)
+    compared, others = grouped(present.values(), config)
     page = render(manifest, config, sections, compared, others)
     write_atomically(draft / PAGE, page.encode())
     paths = [draft / PAGE, *sorted((draft / "notebooks").glob("*.ipynb"))]
@@ -248,6 +241,22 @@ def finish(
         for path in paths
     }
     write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def grouped(
+    runs: Iterable[Run], config: Config
+) -> tuple[dict[str, list[Run]], dict[str, list[Run]]]:
+    """The runs by setting: those of the page's images, epochs and recipe, and the appendix's."""
+    compared: dict[str, list[Run]] = {}
+    others: dict[str, list[Run]] = {}
+    for run in runs:
+        name, usual = setting_name(run.config), recipes.name(run.config) == recipes.name(config)
+        if usual and (run.config.dataset, run.config.epochs) == (config.dataset, config.epochs):
+            compared.setdefault(name, []).append(run)
+        else:
+            epochs = f"{run.config.epochs} epoch{'s' * (run.config.epochs > 1)}"
+            others.setdefault(f"{name} ({run.config.dataset}, {epochs})", []).append(run)
+    return compared, others
 
 
 def stale(shown: list[dict[str, Any]], store: Store, copied: Mapping[str, str]) -> list[str]:

@@ -381,7 +381,6 @@ def summary(runs: Runs) -> Table:
         interval = 100 * np.array(stats.wilson(np.trace(counts), counts.sum()))
         low, high = interval if len(group) == 1 else (np.min(test), np.max(test))
         rows[label] = {
-            ("", "section"): section.number if section else "–",
             ("here", "n"): len(group),
             ("here", "first loss"): np.mean([run.history["loss"].iloc[0] for run in group]),
             ("here", "last loss"): np.mean([run.history["loss"].iloc[-1] for run in group]),

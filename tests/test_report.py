@@ -315,6 +315,24 @@ def test_where_no_run_can_be_kept_the_report_keeps_its_own(tmp_path, monkeypatch
     assert os.environ["LABKIT_RUNS"] == str(tmp_path / "file" / "runs")
 
 
+def test_the_appendix_is_not_compared_with_the_other_runs():
+    usual = [made_up_run(seed=seed) for seed in range(2)]
+    high = made_up_run(lr=0.1)
+    others = [
+        made_up_run(lr=0.1, weight_decay=1e-4),
+        made_up_run(losses=(1.0,)),
+        made_up_run(dataset="mnist", init="default"),
+    ]
+    compared, rest = report.grouped([*others, *usual, high], Config(epochs=2))
+    assert compared == {"baseline": usual, "learning rate 0.1": [high]}
+    assert list(rest) == [
+        "learning rate 0.1, Adam, weight decay 0.0001 (mnist-5k, 2 epochs)",
+        "baseline (mnist-5k, 1 epoch)",
+        "baseline, Adam, PyTorch's initialisation (mnist, 2 epochs)",
+    ]
+    assert list(rest.values()) == [[run] for run in others]
+
+
 def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     plans = {}
 
