@@ -36,6 +36,7 @@ OWN_TABLE = "contradicts the original's own table"
 VARIED = ("activation", "lr", "batch_size", "seed")
 
 Settings = Mapping[str, Sequence[Run]]  # number of the original's section → runs of its setting
+Measure = Callable[[Run], float | np.ndarray]  # one value, or one of each test image
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def compared(
     what: str,
     first: Sequence[Run],
     second: Sequence[Run],
-    measure: Callable[[Run], float],
+    measure: Measure,
     expected: int,
     *,
     unit: str = "",
@@ -152,7 +153,7 @@ def compared(
     if difference is None:
         pairs, found = paired_by_seed(first, second), "no seed in common"
         for a, b in pairs:
-            found = f"{measure(a) - measure(b):+.3g}{unit} (single run, no claim)"
+            found = f"{np.mean(measure(a)) - np.mean(measure(b)):+.3g}{unit} (single run, no claim)"
         return Finding(None, f"{what}: {found}", len(pairs), f"{what}: {found}")
     agrees = (difference.mean > 0) == (expected > 0) if difference.separable else None
     words, brief = f"{what}: {difference.words(unit)}", f"{what}: {difference.brief(unit)}"
@@ -162,22 +163,15 @@ def compared(
 def paired(
     first: Sequence[Run],
     second: Sequence[Run],
-    measure: Callable[[Run], float],
+    measure: Measure,
     comparisons: int = 1,
 ) -> stats.Difference | None:
-    """`measure` of the first runs minus that of the second; None below two seeds in common.
-
-    A difference of `test_percent` must hold over the test images as well.
-    """
+    """`measure` of the first runs minus that of the second; None below two seeds in common."""
     pairs = paired_by_seed(first, second)
     if len(pairs) < 2:
         return None
     values = zip(*[(measure(a), measure(b)) for a, b in pairs], strict=True)
-    images = None
-    if measure is test_percent:
-        right = [[100.0 * (run.test_predicted == run.test_labels) for run in p] for p in pairs]
-        images = np.mean([a - b for a, b in right], axis=0)
-    return stats.paired_difference(*values, comparisons, images)
+    return stats.paired_difference(*values, comparisons)
 
 
 def with_more(finding: Finding, evidence: str, brief: str = "") -> Finding:
@@ -196,9 +190,9 @@ def last_loss(run: Run) -> float:
     return float(run.history["loss"].iloc[-1])
 
 
-def test_percent(run: Run) -> float:
-    """The accuracy on the test images, in percent."""
-    return 100 * run.accuracy("test")
+def test_percent(run: Run) -> np.ndarray:
+    """100 for each test image that was answered rightly, else 0: the mean is the accuracy in %."""
+    return 100.0 * run.test_right
 
 
 def _final_loss(settings: Settings) -> list[Finding]:
@@ -327,7 +321,7 @@ def _two_and_seven(settings: Settings) -> list[Finding]:
 
 def _printed(number: str) -> tuple[float, ...]:
     """The original's losses by epoch in the section of that number."""
-    return next(s.epoch_loss for s in published.SECTIONS if s.number == number)
+    return published.numbered(number).epoch_loss
 
 
 def _areas(
@@ -388,9 +382,7 @@ def _accuracies(
         unit=" points",
         comparisons=comparisons,
     )
-    ours, theirs = (
-        next(s.test for s in published.SECTIONS if s.number == n) for n in (first, second)
-    )
+    ours, theirs = (published.numbered(number).test for number in (first, second))
     p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
     own = ours.total_percent - theirs.total_percent
     words = f"the original's tables {own:+.3g} points (counts by Fisher's test: {stats.p_words(p)})"

@@ -1,13 +1,13 @@
 """Sentences of judgement, computed from runs; each says on how many runs it rests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from labkit import claims, published, recipes, stats
-from labkit.config import DATASETS, SCALES, Config, seed_range
+from labkit.config import DATASETS, Config, scale_name, seed_range
 from labkit.origin import MIME, made
 from labkit.runs import (
     Run,
@@ -30,14 +30,6 @@ class Text:
 
     def __repr__(self) -> str:
         return self.markdown
-
-
-def scale_name(config: Config) -> str:
-    """Which of `SCALES` this config runs at; "own" for any other dataset or number of epochs."""
-    for name, scale in SCALES.items():
-        if all(getattr(config, key) == value for key, value in scale.items()):
-            return name
-    return "own"
 
 
 @made
@@ -128,7 +120,7 @@ def compare(runs: Runs) -> Text:
         return Text("\n".join([*lines, *(f"- {line}" for line in said)]))
     corrected = f" corrected for {len(others)} comparisons" * (len(others) > 1)
     for label, group in others:
-        first, second = (run.test_labels == run.test_predicted for run in (base[0], group[0]))
+        first, second = base[0].test_right, group[0].test_right
         only_first, only_second, p = stats.mcnemar(first, second)
         p = min(1.0, p * len(others))
         ahead = label if only_second > only_first else base_label
@@ -152,7 +144,7 @@ def compare(runs: Runs) -> Text:
 def printed(section_number: str) -> Text:
     """What the original's own accuracy tables can carry, for one section against the baseline."""
     base = published.SECTIONS[0]
-    other = next(section for section in published.SECTIONS if section.number == section_number)
+    other = published.numbered(section_number)
     p = stats.two_shares(base.test.correct, base.test.total, other.test.correct, other.test.total)
     verdict = "more than chance" if p < 0.05 else "no more than chance can do"
     return Text(
@@ -206,7 +198,7 @@ def recipe(runs: Runs) -> Text:
         )
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
-        loss = next(s.epoch_loss for s in published.SECTIONS if s.number == recipes.RISING)
+        loss = published.numbered(recipes.RISING).epoch_loss
         ours = "; ".join(
             f"{name} {min(factors):.2f}{f' to {max(factors):.2f}' * (len(factors) > 1)}"
             for name, factors in rises.items()
@@ -266,7 +258,7 @@ def _divergences(runs: Runs) -> list[str]:
     return [f"- **{found}**; such a run has no accuracy and is left out below."] if found else []
 
 
-def _paired(runs: Runs, measure: Callable[[Run], float], name: str, unit: str) -> list[str]:
+def _paired(runs: Runs, measure: claims.Measure, name: str, unit: str) -> list[str]:
     """A sentence for every setting against the first one, paired by seed."""
     (base_label, base), *others = runs.items()
     lines = []

@@ -170,6 +170,14 @@ class Config:
         return ", ".join([*parts, f"seed {self.seed}"])
 
 
+def scale_name(config: Config) -> str:
+    """Which of `SCALES` this config runs at; "own" for any other dataset or number of epochs."""
+    for name, scale in SCALES.items():
+        if all(getattr(config, key) == value for key, value in scale.items()):
+            return name
+    return "own"
+
+
 def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
     """What names a run: twelve hexadecimal digits for its settings, `RECIPE` and its data."""
     text = json.dumps({"config": settings, "recipe": recipe, "data": data_sha256}, sort_keys=True)

@@ -372,7 +372,7 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     said, lowest = [], 100.0
     for index, (label, group) in enumerate(finite(runs).items()):
         confidence = np.array([run.test_confidence for run in group], dtype=float)
-        wrong = np.array([run.test_predicted != run.test_labels for run in group])
+        wrong = np.array([~run.test_right for run in group])
         order = np.argsort(-confidence, axis=1, kind="stable")
         parts = []
         while order.shape[1] >= 2 * fewest:
@@ -488,7 +488,7 @@ def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
         ValueError: the images are not as many as the run's test answers.
     """
     _same_images(images, [] if run.diverged else [run])
-    wrong = np.flatnonzero(run.test_labels != run.test_predicted)
+    wrong = np.flatnonzero(~run.test_right)
     chosen = wrong[np.argsort(-run.test_confidence[wrong], kind="stable")][:most]
     under = {
         int(i): (

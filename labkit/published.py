@@ -224,6 +224,11 @@ EXCERPT_EPOCH_LOSS = 0.065681
 STATED_FINAL_LOSS = 0.20056
 
 
+def numbered(number: str) -> Section:
+    """The original's section of that number."""
+    return next(section for section in SECTIONS if section.number == number)
+
+
 def section_of(config: Config) -> Section | None:
     """The original's training with this activation, learning rate and batch size, if it has one.
 

@@ -31,9 +31,10 @@ CANDIDATES = (
 #: Of each section, how many epochs are compared: where the candidates differ most for the time.
 EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
 #: The section whose loss drifts upwards, and from which epoch to which the original's does. The
-#: default is trained there as long, and so are those whose first epochs came nearest to it.
+#: default is trained there as long, and so is what changes the weight decay, which may be behind
+#: it, or the pixels, which came nearest in the first epochs.
 RISING, RISE = "3.1", (1, 9)
-AS_LONG = {"weight_decay", "normalization"}  # what those change
+AS_LONG = {"weight_decay", "normalization"}
 
 
 def name(config: Config) -> str:
@@ -114,13 +115,18 @@ def distances(runs: Runs) -> pd.DataFrame:
         number: min(len(run.history) for c in found.values() for run in c.get(number, []))
         for number in numbers
     }
-    printed = {section.number: section.epoch_loss for section in published.SECTIONS}
     rows = {}
     for recipe, by_section in found.items():
         off = {
             number: {
                 run.config.seed: np.sqrt(
-                    np.mean(np.log(run.history["loss"][:length] / printed[number][:length]) ** 2)
+                    np.mean(
+                        np.log(
+                            run.history["loss"][:length]
+                            / published.numbered(number).epoch_loss[:length]
+                        )
+                        ** 2
+                    )
                 )
                 for run in by_section.get(number, [])
             }

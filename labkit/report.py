@@ -29,8 +29,16 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
-from labkit import conclusions, notebook, origin, published, recipes, tables
-from labkit.config import SCALE_SEEDS, SCALES, Config, LabkitError, choice, seed_range
+from labkit import notebook, origin, published, recipes, tables
+from labkit.config import (
+    SCALE_SEEDS,
+    SCALES,
+    Config,
+    LabkitError,
+    choice,
+    scale_name,
+    seed_range,
+)
 from labkit.provenance import commit
 from labkit.runs import Run
 from labkit.store import Store, StoreError, write_atomically
@@ -210,7 +218,7 @@ def finish(
     manifest = {
         "format": 1,
         "status": "complete" if complete else "partial",
-        "scale": "smoke" if notebook.smoke() else conclusions.scale_name(config),
+        "scale": "smoke" if notebook.smoke() else scale_name(config),
         "stale": stale(shown, store, {name: run.checksum for name, run in present.items()}),
         "started": started,
         "finished": now,
@@ -223,7 +231,7 @@ def finish(
                 "setting": setting_name(run.config),
                 "seed": run.config.seed,
                 "source": "recorded" if run.provenance["date"] < started else "trained now",
-                "scale": conclusions.scale_name(run.config),
+                "scale": scale_name(run.config),
                 "date": run.provenance["date"],
                 "commit": run.provenance["commit"],
                 "device": run.provenance["device"],

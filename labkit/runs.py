@@ -55,6 +55,11 @@ class Run:
         places = np.argwhere(~np.isfinite(self.iteration_loss))
         return (int(places[0][0]), int(places[0][1])) if len(places) else None
 
+    @property
+    def test_right(self) -> np.ndarray:
+        """Whether each test image was answered rightly, bool `[n]`."""
+        return self.test_predicted == self.test_labels
+
     def accuracy(self, split: str) -> float:
         """The share of right answers on "train" or "test" after the last epoch, 0..1.
 
@@ -112,7 +117,7 @@ def most_mistaken(group: Sequence[Run], most: int) -> dict[int, Counter[int]]:
 
     Most often mistaken first, at most `most` of them; empty if nothing was wrong.
     """
-    wrong = np.array([run.test_predicted != run.test_labels for run in group] or [[]], bool)
+    wrong = np.array([~run.test_right for run in group] or [[]], bool)
     times = wrong.sum(0)
     chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
     return {

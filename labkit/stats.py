@@ -111,16 +111,15 @@ class Difference:
 
 
 def paired_difference(
-    first: Sequence[float],
-    second: Sequence[float],
+    first: Sequence[float] | Sequence[np.ndarray],
+    second: Sequence[float] | Sequence[np.ndarray],
     comparisons: int = 1,
-    images: np.ndarray | None = None,
 ) -> Difference:
     """first - second, paired by seed.
 
     Args:
-        images: for each test image its share in the mean difference, times their number `[images]`,
-            if the values are such means: its interval tells what other images might have given.
+        first, second: a value a seed `[n]`; or `[n, images]`, a value for each test image, of which
+            the mean counts, and whose interval tells what other images might have given.
         comparisons: how many such differences are judged together; the intervals are those of
             95 % for all at once (Bonferroni: each has the level 1 - 0.05 / comparisons).
 
@@ -129,7 +128,11 @@ def paired_difference(
     """
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"{len(first)} and {len(second)} values; at least two pairs are needed")
-    differences = np.subtract(first, second)
+    differences, over_images = np.subtract(first, second), (math.nan, math.nan)
+    level = 1 - 0.05 / comparisons
+    if differences.ndim > 1:
+        over_images = mean_interval(differences.mean(0), level)
+        differences = differences.mean(1)
     mean, n = float(differences.mean()), len(differences)
     flips = stats.permutation_test(
         (differences, np.zeros(n)),
@@ -139,8 +142,7 @@ def paired_difference(
         n_resamples=min(2**n, 2**16),  # as many as there are: the test is exact
         rng=0,
     )
-    p, level = min(1.0, comparisons * float(flips.pvalue)), 1 - 0.05 / comparisons
-    over_images = (math.nan, math.nan) if images is None else mean_interval(images, level)
+    p = min(1.0, comparisons * float(flips.pvalue))
     if _constant(differences):
         return Difference(mean, *[math.nan] * 4, p, n, level, *over_images)
     student = stats.ttest_1samp(differences, 0).confidence_interval(level)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from labkit import claims, published, recipes, stats
-from labkit.config import DATASETS, SCALES, Config
+from labkit.config import DATASETS, Config, scale_name
 from labkit.origin import MIME, made
 from labkit.runs import (
     Run,
@@ -177,7 +177,7 @@ def ledger(runs: Runs) -> Table:
     columns = ["claim", "section", "the original says", "verdict", "n", "found here"]
     frame = pd.DataFrame(rows, columns=columns).set_index("claim")
     first = next(iter(runs.values()))[0].config
-    full = first.dataset == "mnist" and first.epochs == SCALES["paper"]["epochs"]
+    full = scale_name(first) == "paper"
     scale = "" if full else f" on {first.dataset} with {first.epochs} epochs: not the original's"
     caption = (
         f"The original's claims and their verdicts{scale}; in brackets intervals of 95 % for all "
@@ -234,9 +234,9 @@ def recipe_distances(runs: Runs) -> Table:
     """By which factor each recipe's training losses are off the original's, see `recipes`."""
     found = recipes.distances(runs)
     epochs = found.attrs["epochs"]
-    sections = {section.number: section for section in published.SECTIONS}
     factors = np.exp(found.drop(columns="n"))
-    heads = {n: f"{sections[n].name}, {k} epoch{'s' * (k > 1)}" for n, k in epochs.items()} | {
+    names = {number: published.numbered(number).name for number in epochs}
+    heads = {n: f"{names[n]}, {k} epoch{'s' * (k > 1)}" for n, k in epochs.items()} | {
         "all": "all",
         "low": "from",
         "high": "to",
@@ -269,10 +269,10 @@ def hardest(runs: Runs, most: int = 12) -> Table:
             "taken for": ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common()),
         }
         for label, group in groups.items() if len(groups) > 1 else ():
-            wrong = sum(run.test_predicted[index] != run.test_labels[index] for run in group)
+            wrong = sum(not run.test_right[index] for run in group)
             row[label] = f"{wrong} of {len(group)}"
         rows.append(row)
-    right = np.sum([run.test_predicted == run.test_labels for run in every], axis=0)
+    right = np.sum([run.test_right for run in every], axis=0)
     never, always = int((right == len(every)).sum()), int((right == 0).sum())
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["image"]).set_index("image")
     many = f"{len(every)} run{'s' * (len(every) != 1)}"
@@ -329,7 +329,7 @@ def _numbers(chosen: np.ndarray, most: int) -> str:
 
 
 def _mostly_right(group: Sequence[Run]) -> np.ndarray:
-    return np.mean([run.test_predicted == run.test_labels for run in group], axis=0) > 0.5
+    return np.mean([run.test_right for run in group], axis=0) > 0.5
 
 
 @made

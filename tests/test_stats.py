@@ -94,17 +94,23 @@ def test_two_shares_by_hand():
 
 
 def test_a_difference_must_hold_over_the_images_too():
-    """Three seeds agree that 3 more of 10,000 images are right, which other images might turn."""
-    seeds = ([99.93, 99.94, 99.95], [99.90, 99.91, 99.9205])
-    assert stats.paired_difference(*seeds).separable
-    few = np.zeros(10_000)
-    few[:10], few[10:17] = 100, -100
-    found = stats.paired_difference(*seeds, images=few)
-    # 3 of 10,000; a single one varies by √17 % of 1, so the mean by that / √10,000.
-    half = 1.96 * 100 * math.sqrt(17 / 10_000 - 0.0003**2) / math.sqrt(10_000)
+    """Three seeds agree that some 3 more of 10,000 images are right, which others might turn."""
+
+    def gained_and_lost(*counts):
+        first, second = np.zeros((2, len(counts), 10_000))
+        for seed, (gained, lost) in enumerate(counts):
+            first[seed, :gained] = second[seed, gained : gained + lost] = 100
+        return first, second
+
+    few = gained_and_lost((10, 7), (10, 6), (10, 8))
+    assert stats.paired_difference(*(answers.mean(1) for answers in few)).separable
+    found = stats.paired_difference(*few)
+    # Of the means over the seeds 10 are 100, 6 are -100, one -200/3, one -100/3: 0.03 on average.
+    squares = (10 + 6 + (2 / 3) ** 2 + (1 / 3) ** 2) * 100**2 / 10_000
+    half = 1.96 * math.sqrt(squares - 0.03**2) / math.sqrt(10_000)
     assert (found.image_low, found.image_high) == pytest.approx(
-        (0.03 - half, 0.03 + half), abs=1e-3
+        (0.03 - half, 0.03 + half), abs=1e-4
     )
-    assert not found.separable and "over the images -0.05" in found.words()
-    few[:300] = 100
-    assert stats.paired_difference(*seeds, images=few).separable
+    assert found.mean == pytest.approx(0.03) and found.low > 0 and found.boot_low > 0
+    assert not found.separable and "over the images -0.0498 to +0.11" in found.words()
+    assert stats.paired_difference(*gained_and_lost((300, 7), (301, 7), (300, 8))).separable
