@@ -331,7 +331,9 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     difference = per_run[1] - per_run[0]
     limit = max(float(np.abs(difference).max()), 1.0)
     signed = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    text = [[f"{d:+.1f}".replace("-", "−") if d else "" for d in row] for row in difference]
+    text = [
+        [f"{d:+.1f}".replace("-", "−") if abs(d) >= 0.05 else "" for d in r] for r in difference
+    ]
     figure = _figure(6.6, 5.8)
     axes = figure.add_subplot()
     sns.heatmap(

@@ -68,6 +68,34 @@ def test_every_setting_has_its_seeds_and_every_record_is_whole(records):
         len(paths) // 2
     )
     assert sum(path.stat().st_size for path in paths) < 10e6
+    commits = {
+        path.stem: json.loads(path.read_text())["provenance"]["commit"]
+        for path in paths
+        if path.suffix == ".json"
+    }
+    unclean = {name for name, commit in commits.items() if commit.endswith("+")}
+    assert unclean == UNCLEAN and all(commits.values())
+
+
+#: Trained while files of the checkout, texts and tables, differed from the commit that they name.
+#: None is to be added; one that is trained again goes from here.
+UNCLEAN = {
+    "0e48e5600607",
+    "1526749ecad3",
+    "23155b6a016c",
+    "2a55ae2da058",
+    "51d39f477f65",
+    "6fbf9ce178b7",
+    "8cb2c5abd72a",
+    "b0944f1f2528",
+    "b2e8440cc648",
+    "b4391dd2b668",
+    "bfea7d82a53f",
+    "d24a78cc20ca",
+    "d4e68cffb86c",
+    "dfefd753fbec",
+    "feed3e575b51",
+}
 
 
 def student(first, second, measure, comparisons=1):
