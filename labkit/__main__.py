@@ -54,7 +54,7 @@ def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str
 @cli.command()
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 def verify(target: Path | None) -> None:
-    """Make every table and sentence of TARGET again from the records, and compare.
+    """Make everything that TARGET shows again from the records, and compare.
 
     TARGET is a page, a report's folder, an executed notebook, a record or a folder of records; by
     default ./report, or else the user's records. Fails, and names the place, where an altered
@@ -76,6 +76,10 @@ def verify(target: Path | None) -> None:
     if verdict.problems:
         many = len(verdict.problems)
         raise LabkitError(f"{many} place{'s do' if many > 1 else ' does'} not agree.")
+    for sentence in verdict.missing:
+        print(f"- {sentence}")
+    if verdict.missing:
+        raise LabkitError("nothing disagrees, but not everything could be checked.")
     print("Everything agrees.")
 
 

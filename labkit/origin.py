@@ -1,12 +1,15 @@
-"""How a table or sentence was made, stated beside it as data, so that it can be made again."""
+"""How a table, text or figure was made, stated beside it as data, so that it can be made again."""
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from labkit.config import Config
 from labkit.runs import Run
@@ -16,7 +19,7 @@ MIME = "application/vnd.labkit+json"
 ATTRIBUTE = "data-made"  # the same on a page
 
 P = ParamSpec("P")
-Shown = TypeVar("Shown")  # a frozen dataclass with a field `origin`
+Shown = TypeVar("Shown")  # a frozen dataclass with a field `origin`, or a figure
 
 
 def made(function: Callable[P, Shown]) -> Callable[P, Shown]:
@@ -28,30 +31,38 @@ def made(function: Callable[P, Shown]) -> Callable[P, Shown]:
     def stating(*args: P.args, **options: P.kwargs) -> Shown:
         given = signature.bind(*args, **options).arguments
         origin = {"made by": name, "from": {key: encode(value) for key, value in given.items()}}
-        return dataclasses.replace(function(*args, **options), origin=origin)
+        shown = function(*args, **options)
+        if dataclasses.is_dataclass(shown):
+            return dataclasses.replace(shown, origin=origin)
+        shown.origin = origin
+        return shown
 
     return stating
 
 
 def encode(value: Any) -> Any:
-    """An argument as JSON; a run is named by its record and the record's checksum."""
+    """An argument as JSON; a run is named by its record and the record's checksum, and images by
+    theirs."""
     if isinstance(value, Run):
         return {"run": value.digest, "sha256": value.checksum, "recorded": value.recorded}
     if isinstance(value, Config):
         return {"config": value.to_dict()}
+    if isinstance(value, np.ndarray):
+        return {"images": hashlib.sha256(value.tobytes()).hexdigest()}
     if isinstance(value, Mapping):
         # As pairs: a notebook file has its keys in alphabetical order.
         return {"settings": [[label, encode(item)] for label, item in value.items()]}
     return [encode(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def decode(value: Any, find: Callable[[dict[str, Any]], Run]) -> Any:
-    """The argument that `encode` made JSON of; `find` gives a run for its name and checksum."""
+def decode(value: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
+    """The argument that `encode` made JSON of; `find` gives the run, or the images, for what names
+    them."""
     if isinstance(value, list):
         return [decode(item, find) for item in value]
     if not isinstance(value, dict):
         return value
-    if "run" in value:
+    if "run" in value or "images" in value:
         return find(value)
     if "config" in value:
         return Config(**value["config"])

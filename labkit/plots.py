@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -15,6 +15,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from labkit import published, recipes, stats
+from labkit.config import Config
+from labkit.origin import MIME, made
 from labkit.runs import (
     Run,
     Runs,
@@ -39,14 +41,16 @@ class Figure(matplotlib.figure.Figure):
     """A matplotlib figure with alt text, for readers who cannot see it and for exported pages."""
 
     alt: str = ""
+    origin: Mapping[str, Any] = {}  # how to draw it again
 
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         buffer = io.BytesIO()
         self.savefig(buffer, dpi=140, format="png")
         width, height = self.get_size_inches() * 100
         image = base64.b64encode(buffer.getvalue()).decode()
         shape = {"alt": self.alt, "width": round(width), "height": round(height)}
-        return {"image/png": image, "text/plain": self.alt}, {"image/png": shape}
+        shown = {"image/png": image, "text/plain": self.alt, MIME: self.origin}
+        return shown, {"image/png": shape}
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -87,6 +91,7 @@ def smooth(losses: np.ndarray, window: int) -> np.ndarray:
     return pd.Series(losses).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
+@made
 def loss_by_iteration(runs: Runs) -> Figure:
     """Loss of every batch: raw (thin) and as a running mean over a quarter of an epoch (thick).
 
@@ -124,6 +129,7 @@ def loss_by_iteration(runs: Runs) -> Figure:
     return figure
 
 
+@made
 def loss_by_epoch(runs: Runs) -> Figure:
     """Mean training loss by epoch: solid here, dashed the original; a band spans several seeds."""
     figure = _figure(8, 3.8)
@@ -164,6 +170,7 @@ def loss_by_epoch(runs: Runs) -> Figure:
     return figure
 
 
+@made
 def accuracy_by_epoch(runs: Runs) -> Figure:
     """Error (100 % - accuracy) on both splits after each epoch, log axis; mean over the seeds."""
     figure = _figure(8, 3.6)
@@ -199,6 +206,7 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
     return figure
 
 
+@made
 def iterations(runs: Sequence[Run]) -> Figure:
     """The original's iteration log, point by point, on the range of these runs' same iterations."""
     logs = published.EXCERPTS
@@ -233,6 +241,7 @@ def iterations(runs: Sequence[Run]) -> Figure:
     return figure
 
 
+@made
 def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     """Accuracy of every class: mean and range of the seeds, the original's as open diamonds."""
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
@@ -269,6 +278,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
+@made
 def confusion(runs: Runs, split: str = "test") -> Figure:
     """Confusion counts as heatmaps, one a setting, summed over its seeds.
 
@@ -320,6 +330,7 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
+@made
 def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     """The mistakes a run of the second setting makes more (red) or fewer (blue) than the first."""
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
@@ -361,6 +372,7 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
+@made
 def calibration(runs: Runs, fewest: int = 40) -> Figure:
     """How often answers are wrong against how unsure the network was, both on log axes.
 
@@ -423,6 +435,7 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     return figure
 
 
+@made
 def recipe_curves(runs: Runs) -> Figure:
     """The training losses of each recipe, see `recipes`, a panel a section; the original dashed."""
     found, distances = recipes.curves(runs), recipes.distances(runs)
@@ -462,6 +475,7 @@ def recipe_curves(runs: Runs) -> Figure:
     return figure
 
 
+@made
 def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
     """The test images that the runs of all settings together get wrong most often.
 
@@ -479,6 +493,7 @@ def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
     return _gallery(images, under, title)
 
 
+@made
 def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
     """The mistakes that the network was surest of, with what it saw.
 
@@ -532,9 +547,12 @@ def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title
     return figure
 
 
-def architecture(layers: pd.DataFrame) -> Figure:
-    """The network as `model.layer_table` found it: groups, blocks, and shortcuts around them."""
-    rows = layers.set_index("name")
+@made
+def architecture(config: Config) -> Figure:
+    """The config's network as `model.layer_table` finds it: groups, blocks, and the shortcuts."""
+    from labkit import model  # here: no other figure needs torch
+
+    rows = model.layer_table(model.build(config)).set_index("name")
     groups = list(dict.fromkeys(n.split(".")[0] for n in rows.index if n.startswith("layer")))
     fills = sns.light_palette(COLORS[0], 2 * len(groups) + 3)[1:]  # light enough for dark text
     pitch, height, width, top = 2.35, 2.2, 1.45, 4.7  # of a column, a block, a box; the upper edge

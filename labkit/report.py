@@ -1,17 +1,21 @@
 """The report: the notebooks run by papermill, exported by nbconvert, joined into one HTML file.
 
-What it leaves is a bundle that can be verified anywhere: the page, the executed notebooks, copies
-of the records behind them, and a manifest that says what ran and how it ended.
+What it leaves can be verified anywhere: the page, and beside it a folder with the executed
+notebooks, copies of the records behind them, and a manifest that says what ran and how it ended.
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import logging
 import os
+import re
+import secrets
 import shutil
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -48,6 +52,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # the folder of a report until it is complete
+EVIDENCE = "lab-report-files"  # begins the name of the folder that a page's evidence is in
+STOPPED = "The report was stopped while it ran."
+LISTED = re.compile(r"lab-report\.html|notebooks/[\w.-]+\.ipynb|runs/[\w-]+\.(json|npz)")
 
 
 class ReportError(LabkitError):
@@ -64,7 +71,7 @@ class Section:
         reason: why it is not complete, as sentences.
         title, body: its first heading, and all of it as HTML.
         headings: anchor and text of those below.
-        runs: what its outputs say of the runs behind them, see `origin.runs_in`.
+        origins: how each of its tables, texts and figures was made, see `origin`.
     """
 
     name: str
@@ -73,7 +80,12 @@ class Section:
     title: str = ""
     body: str = ""
     headings: list[tuple[str, str]] = field(default_factory=list)
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    origins: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """What its outputs say of the runs behind them, see `origin.runs_in`."""
+        return list(origin.runs_in(self.origins))
 
 
 def notebook_folder() -> Path:
@@ -96,15 +108,18 @@ def build(
 ) -> Path:
     """Run the notebooks and write the page `folder/lab-report.html`; its path.
 
-    Beside it stay the executed notebooks (`notebooks`), copies of the records behind the page
-    (`runs`) and `manifest.json`. All of it is made in `folder/unfinished` and moved when it is
-    complete; if a notebook fails, the others still run, and what there is stays in that folder.
+    Beside it stays a folder of its evidence, which the page names: the executed notebooks, copies
+    of the records behind them, and `manifest.json`. All of it is made in `folder/unfinished`, and
+    takes the place of an earlier page in one step when it is complete; if a notebook fails, the
+    others still run, and what there is stays in that folder. Of earlier reports only files go that
+    are still as their manifests list them.
     `dataset`, `epochs` and `seeds` default to the scale's. `parameters` go to every notebook that
     has one of that name.
 
     Raises:
-        LabkitError: a value is not possible, the folder cannot be written, or a notebook failed;
-            the page that was there before is left as it was.
+        LabkitError: a value is not possible, the folder holds something else than a report or
+            cannot be written, or a notebook failed; the page that was there before is left as it
+            was.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     own = {"dataset": dataset, "epochs": epochs, "seeds": seeds}
@@ -118,12 +133,14 @@ def build(
     draft = folder / UNFINISHED
     with contextlib.ExitStack() as held:
         try:
-            for name in ("notebooks", "runs"):  # what runs are there may be needed
-                (draft / name).mkdir(parents=True, exist_ok=True)
+            refuse_foreign(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(folder / ".lock", timeout=0))
-            for path in (draft / "notebooks").iterdir():
-                path.unlink()
-            held.enter_context(kept_runs(draft / "runs", folder / "runs"))
+            earlier = evidence(folder / PAGE) / "runs"
+            kept = held.enter_context(kept_runs(draft / "runs", earlier))
+            remove_listed(draft, changed=True, runs=not kept)
+            for name in ("notebooks", "runs"):
+                (draft / name).mkdir(parents=True, exist_ok=True)
             sections = run_notebooks(plans, draft, started)
             broken = [part for part in sections if part.status != "complete"]
             if not broken:
@@ -143,6 +160,86 @@ def build(
     return folder / PAGE
 
 
+def evidence(page: Path) -> Path:
+    """The folder of the manifest, notebooks and records that belong to a page: the one that the
+    page names, else its own."""
+    try:
+        with page.open(encoding="utf-8", errors="replace") as file:
+            named = re.search(rf'<meta name="{EVIDENCE}" content="([\w-]+)">', file.read(4096))
+    except OSError:
+        named = None
+    beside = page.parent / named[1] if named else page.parent
+    return beside if beside.is_dir() and not beside.is_symlink() else page.parent
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest in a folder of evidence; `{}` if there is none that can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return manifest if isinstance(manifest["files"] | manifest["notebooks"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def own_places(folder: Path) -> list[Path]:
+    """Where in an output folder reports have left a manifest; symbolic links are never followed."""
+    places = [folder, folder / UNFINISHED, *sorted(folder.glob(f"{EVIDENCE}-*"))]
+    return [p for p in places if (p == folder or not p.is_symlink()) and manifest_of(p)]
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse an output folder that holds something else than reports.
+
+    Raises:
+        ReportError: names some of what it holds.
+    """
+    draft = folder / UNFINISHED
+    for path in (draft, draft / "notebooks", draft / "runs"):
+        if path.is_symlink():
+            raise ReportError(
+                f"{path} is a symbolic link; a report is not written where it leads. Remove it, or "
+                "choose another output folder."
+            )
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in names if not name.startswith(".")]
+    unused = foreign == [UNFINISHED] and not any(p.is_file() for p in draft.rglob("*"))
+    if foreign and not unused and not own_places(folder):
+        more = ", …" * (len(foreign) > 3)
+        raise ReportError(
+            f"the output folder {folder} holds files that are not of a report "
+            f"({', '.join(foreign[:3])}{more}); choose another, or a new one."
+        )
+
+
+def remove_listed(folder: Path, *, changed: bool = False, runs: bool = True) -> None:
+    """Remove what the manifest in `folder` lists, and then the folders that are empty.
+
+    Args:
+        changed: remove also the listed files that are no longer as the manifest says.
+        runs: remove the records as well.
+    """
+    manifest = manifest_of(folder)
+    if folder.is_symlink() or not manifest:
+        return
+    half = {f"notebooks/{name}.ipynb": "" for name in manifest["notebooks"]} if changed else {}
+    for name, sha256 in (half | manifest["files"]).items():
+        path = folder / name
+        plain = LISTED.fullmatch(name) and not path.is_symlink() and not path.parent.is_symlink()
+        wanted = runs or path.parent.name != "runs"
+        if plain and wanted and path.is_file() and (changed or checksum(path) == sha256):
+            path.unlink()
+    (folder / MANIFEST).unlink()
+    for empty in (folder / "notebooks", folder / "runs", folder):
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            empty.rmdir()
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def run_notebooks(
     plans: Mapping[str, Mapping[str, Any]], draft: Path, started: str
 ) -> list[Section]:
@@ -152,16 +249,14 @@ def run_notebooks(
     for number, (name, values) in enumerate(plans.items(), start=1):
         print(f"[{number}/{len(plans)}] {name}", flush=True)
         sections.append(section(name, values, draft / "notebooks" / f"{name}.ipynb"))
-        for run in sections[-1].runs:
-            with contextlib.suppress(StoreError):  # `stale` says so
-                store.copy(run["run"], draft / "runs")
         finish(draft, plans, sections, store, started)
     return sections
 
 
 @contextlib.contextmanager
-def kept_runs(folder: Path, earlier: Path) -> Iterator[None]:
-    """Let the notebooks keep their runs in `folder` where the user's own cannot be written.
+def kept_runs(folder: Path, earlier: Path) -> Iterator[bool]:
+    """Let the notebooks keep their runs in `folder` where the user's own cannot be written, and say
+    whether that is so.
 
     `earlier` holds what an earlier report kept in the same way.
     """
@@ -176,7 +271,7 @@ def kept_runs(folder: Path, earlier: Path) -> Iterator[None]:
         if not writable:
             print(f"{store.folder} cannot be written; the report keeps its runs in {folder}.")
             os.environ["LABKIT_RUNS"] = os.pathsep.join(map(str, [folder, earlier, *store.places]))
-        yield
+        yield not writable
     finally:
         if not writable:
             os.environ.pop("LABKIT_RUNS")
@@ -184,15 +279,20 @@ def kept_runs(folder: Path, earlier: Path) -> Iterator[None]:
 
 
 def publish(draft: Path, folder: Path) -> None:
-    """Move a complete report out of its draft; the page comes last, so that it is never ahead."""
-    shutil.rmtree(folder / "notebooks", ignore_errors=True)
-    (folder / "runs").mkdir(exist_ok=True)
-    for path in (draft / "runs").iterdir():
-        if path.is_file():  # not the locks
-            os.replace(path, folder / "runs" / path.name)
-    for name in ("notebooks", MANIFEST, PAGE):
-        os.replace(draft / name, folder / name)
-    shutil.rmtree(draft)
+    """Let a complete report take the place of an earlier one, in one step: that of the page.
+
+    The evidence of a page has a name of its own, so that whenever this is killed there is a page
+    and the evidence that it names. A page that somebody has changed is kept beside it.
+    """
+    target = folder / manifest_of(draft)["evidence"]
+    os.rename(draft, target)
+    page, listed = folder / PAGE, {manifest_of(p)["files"].get(PAGE) for p in own_places(folder)}
+    if page.is_file() and checksum(page) not in listed:
+        shutil.copy2(page, folder / f"{target.name}-replaced.html")
+    os.replace(target / PAGE, page)
+    for place in own_places(folder):
+        if place != target:
+            remove_listed(place)
 
 
 def finish(
@@ -206,31 +306,79 @@ def finish(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     done = {name: {"status": "not run", "reason": ""} for name in plans}
     for name in list(plans)[len(sections) : len(sections) + 1]:  # it starts next
-        done[name] = {"status": "partial", "reason": "The report was stopped while it ran."}
+        done[name] = {"status": "partial", "reason": STOPPED}
     done |= {part.name: {"status": part.status, "reason": part.reason} for part in sections}
-    shown = [run for part in sections for run in part.runs]
-    copies = Store(draft / "runs", shipped=None)
-    runs = {name: copies.get(name) for name in dict.fromkeys(run["run"] for run in shown)}
-    present = {name: run for name, run in runs.items() if run}
-    base = next(iter(plans.values()))
-    config = Config(dataset=base["dataset"], epochs=1 if notebook.smoke() else base["epochs"])
-    complete = all(part.status == "complete" for part in sections) and len(sections) == len(plans)
-    manifest = {
-        "format": 1,
-        "status": "complete" if complete else "partial",
-        "scale": "smoke" if notebook.smoke() else scale_name(config),
-        "stale": stale(shown, store, {name: run.checksum for name, run in present.items()}),
+    notebooks = {name: done[name] | {"parameters": dict(plans[name])} for name in plans}
+    written = {
         "started": started,
         "finished": now,
         "commit": commit(),
-        "notebooks": {
-            name: done[name] | {"parameters": dict(values)} for name, values in plans.items()
-        },
+        "evidence": f"{EVIDENCE}-{re.sub('[^0-9]', '', now)[:14]}-{secrets.token_hex(2)}",
+    }
+    shown = dict.fromkeys(run["run"] for part in sections for run in part.runs)
+    for name in shown:
+        with contextlib.suppress(StoreError):  # `stale` says so
+            store.copy(name, draft / "runs")
+    copies = Store(draft / "runs", shipped=None)
+    manifest, page = render(written, notebooks, sections, copies)
+    write_atomically(draft / PAGE, page.encode())
+    manifest["files"] = {name: checksum(draft / name) for name in contents(draft)}
+    write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def contents(folder: Path) -> list[str]:
+    """The files of a report in a folder of evidence, the manifest aside, by their paths in it."""
+    paths = [
+        folder / PAGE,
+        *sorted(folder.glob("notebooks/*.ipynb")),
+        *sorted(folder.glob("runs/*")),
+    ]
+    return [str(path.relative_to(folder).as_posix()) for path in paths if path.is_file()]
+
+
+def facts(
+    written: Mapping[str, Any],
+    notebooks: Mapping[str, Mapping[str, Any]],
+    sections: list[Section],
+    copies: Store,
+) -> tuple[dict[str, Any], Config, dict[str, Run]]:
+    """All that the manifest says but for the files; the page's config; the runs by record.
+
+    What can be computed is computed from the executed notebooks and the records, so that it can be
+    computed again.
+
+    Args:
+        written: what cannot: dates, commit, and the name of the folder of evidence.
+        notebooks: for each its status, reason and parameters.
+    """
+    shown = [run for part in sections for run in part.runs]
+    runs, damaged = {}, []
+    for name in dict.fromkeys(run["run"] for run in shown):
+        try:
+            runs[name] = copies.get(name)
+        except StoreError as error:
+            damaged.append(str(error))
+    present = {name: run for name, run in runs.items() if run}
+    base = next(iter(notebooks.values()))["parameters"]
+    origins = [made for part in sections for made in part.origins]
+    smoke = any(made["from"].get("smoke") for made in origins)
+    config = Config(dataset=base["dataset"], epochs=1 if smoke else base["epochs"])
+    every = len(sections) == len(notebooks)
+    complete = every and all(part["status"] == "complete" for part in notebooks.values())
+    manifest = {
+        "format": 2,
+        "status": "complete" if complete else "partial",
+        "scale": "smoke" if smoke else scale_name(config),
+        "stale": damaged + stale(shown, {name: run.checksum for name, run in present.items()}),
+        **written,
+        "notebooks": {name: dict(part) for name, part in notebooks.items()},
         "runs": {
             name: {
                 "setting": setting_name(run.config),
                 "seed": run.config.seed,
-                "source": "recorded" if run.provenance["date"] < started else "trained now",
+                "source": "recorded"
+                if run.provenance["date"] < written["started"]
+                else "trained now",
                 "scale": scale_name(run.config),
                 "date": run.provenance["date"],
                 "commit": run.provenance["commit"],
@@ -240,15 +388,7 @@ def finish(
             for name, run in present.items()
         },
     }
-    compared, others = grouped(present.values(), config)
-    page = render(manifest, config, sections, compared, others)
-    write_atomically(draft / PAGE, page.encode())
-    paths = [draft / PAGE, *sorted((draft / "notebooks").glob("*.ipynb"))]
-    manifest["files"] = {
-        str(path.relative_to(draft)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths
-    }
-    write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
+    return manifest, config, present
 
 
 def grouped(
@@ -267,22 +407,20 @@ def grouped(
     return compared, others
 
 
-def stale(shown: list[dict[str, Any]], store: Store, copied: Mapping[str, str]) -> list[str]:
+def stale(shown: list[dict[str, Any]], kept: Mapping[str, str]) -> list[str]:
     """Sentences on runs of which the page shows other numbers than those on record.
 
     That is so when another process trained a run again while the notebooks ran.
+
+    Args:
+        shown: what the page's outputs say of the runs behind them.
+        kept: record → checksum, of the records that go with the page.
     """
     sentences = []
     for name in dict.fromkeys(run["run"] for run in shown):
-        checksums = {run["sha256"] for run in shown if run["run"] == name}
-        try:
-            kept = store.get(name)
-        except StoreError as error:
-            sentences.append(str(error))
-            continue
-        if kept is None or name not in copied:
+        if name not in kept:
             sentences.append(f"Run {name} is not on record.")
-        elif checksums | {copied[name]} != {kept.checksum}:
+        elif {run["sha256"] for run in shown if run["run"] == name} != {kept[name]}:
             sentences.append(f"Run {name} was trained again while the notebooks ran.")
     return sentences
 
@@ -324,12 +462,16 @@ def section(name: str, values: Mapping[str, Any], target: Path) -> Section:
     except ReportError as error:
         print(error, flush=True)
         executed = nbformat.read(target, as_version=4) if target.is_file() else None
-        outputs = (
-            [out for cell in executed.cells for out in cell.get("outputs", [])] if executed else []
-        )
-        if any(out.output_type in ("display_data", "execute_result") for out in outputs):
-            return replace(export(name, executed), status="partial", reason=str(error))
-        return Section(name, "failed", str(error), title=name)
+        return as_far_as_it_came(name, executed, str(error))
+
+
+def as_far_as_it_came(name: str, executed: nbformat.NotebookNode | None, reason: str) -> Section:
+    """The section of a notebook that failed."""
+    cells = executed.cells if executed else []
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    if any(out.output_type in ("display_data", "execute_result") for out in outputs):
+        return replace(export(name, executed), status="partial", reason=reason)
+    return Section(name, "failed", reason, title=name)
 
 
 def execute(name: str, values: Mapping[str, Any], target: Path) -> nbformat.NotebookNode:
@@ -362,11 +504,16 @@ def execute(name: str, values: Mapping[str, Any], target: Path) -> nbformat.Note
         raise ReportError(
             f"notebook {name} failed: its kernel died in cell {_next_cell(target)}."
         ) from error
-    # Papermill takes an aborted notebook for a complete one.
-    unrun = [c for c in executed.cells if c.cell_type == "code" and c.execution_count is None]
-    if unrun:
-        raise ReportError(f"notebook {name} failed: {len(unrun)} of its cells never ran.")
+    if left := unrun(executed):  # papermill takes an aborted notebook for a complete one
+        raise ReportError(f"notebook {name} failed: {left} of its cells never ran.")
     return executed
+
+
+def unrun(executed: nbformat.NotebookNode) -> int:
+    """How many of a notebook's code cells did not run to their end."""
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    failed = [any(out.output_type == "error" for out in cell.outputs) for cell in code]
+    return sum(c.execution_count is None or f for c, f in zip(code, failed, strict=True))
 
 
 def _next_cell(path: Path) -> int:
@@ -386,6 +533,8 @@ def export(name: str, executed: nbformat.NotebookNode) -> Section:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
+    executed = copy.deepcopy(executed)
+    executed.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     kept = [
         cell for cell in executed.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])
@@ -404,46 +553,57 @@ def export(name: str, executed: nbformat.NotebookNode) -> Section:
             title = text
         elif level == 2:
             headings.append((heading["id"], text))
+    for cell in soup.find_all("div", class_="cell"):
+        del cell["id"]  # by chance in papermill's own cells; nothing points there
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
     outputs = [output for cell in kept for output in cell.get("outputs", [])]
-    runs = list(origin.runs_in([out.get("data", {}).get(origin.MIME) for out in outputs]))
-    return Section(name, "complete", "", title, str(soup), headings, runs)
+    stated = [out.get("data", {}).get(origin.MIME) for out in outputs]
+    return Section(name, "complete", "", title, str(soup), headings, list(filter(None, stated)))
 
 
 def render(
-    manifest: Mapping[str, Any],
-    config: Config,
+    written: Mapping[str, Any],
+    notebooks: Mapping[str, Mapping[str, Any]],
     sections: list[Section],
-    runs: Mapping[str, list[Run]],
-    others: Mapping[str, list[Run]],
-) -> str:
-    """The page, from what ran and from the runs that it names, grouped by setting.
+    copies: Store,
+) -> tuple[dict[str, Any], str]:
+    """The manifest but for its files, and the page; see `facts` for the arguments.
 
-    `runs` are of the page's own images and epochs, and are compared; `others` are only listed.
+    Runs of the page's own images and epochs are compared; the others are only listed. The page
+    states the manifest, and how each of its tables, texts and figures was made, in their order.
     """
+    manifest, config, runs = facts(written, notebooks, sections, copies)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    first = next(iter(runs.values()), [])
-
-    def shown(make: Any, of: Mapping[str, list[Run]], *more: Any) -> str:
-        table = make(of, *more) if of else None
-        return origin.marked(table.html(), table.origin) if table and len(table.frame) else ""
-
+    environment.policies["json.dumps_kwargs"] = {}  # parameters in their order, as papermill has it
+    compared, others = grouped(runs.values(), config)
+    first = next(iter(compared.values()), [])
+    head = [tables.summary(compared), tables.ledger(compared)] if compared else []
+    beside = len(first) > 1 and manifest["scale"] == "paper"
+    head += [tables.beside(compared)] if beside else []
+    tail = [tables.provenance({**compared, **others}, manifest["started"])] if runs else []
+    shown = dict.fromkeys(("summary", "ledger", "beside", "provenance"), "") | {
+        table.origin["made by"].removeprefix("tables."): origin.marked(table.html(), table.origin)
+        for table in head + tail
+        if len(table.frame)
+    }
+    origins = [table.origin for table in head if len(table.frame)]
+    origins += [made for part in sections for made in part.origins]
+    manifest["shown"] = [made["made by"] for made in origins + [t.origin for t in tail]]
     took = datetime.fromisoformat(manifest["finished"]) - datetime.fromisoformat(
         manifest["started"]
     )
     sources = [run["source"] for run in manifest["runs"].values()]
-    return environment.get_template("page.html.j2").render(
+    kinds = Counter(made.partition(".")[0] for made in manifest["shown"])
+    return manifest, environment.get_template("page.html.j2").render(
         manifest=manifest,
         config=config,
         n=len(first),
         sections=sections,
-        summary=shown(tables.summary, runs),
-        ledger=shown(tables.ledger, runs),
-        beside=shown(tables.beside, runs),
-        provenance=shown(tables.provenance, {**runs, **others}, manifest["started"]),
+        shown=shown,
+        kinds=kinds,
         versions=first[0].provenance["versions"] if first else {},
         date=manifest["started"][:16].replace("T", " ") + " UTC",
         seconds=took.total_seconds(),

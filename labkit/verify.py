@@ -1,39 +1,54 @@
-"""`labkit verify`: make every table and sentence of a page again from the records, and compare."""
+"""`labkit verify`: make whatever a page shows again from the records, and compare."""
 
+import base64
 import dataclasses
 import hashlib
+import io
+import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, NavigableString, Tag
+from bs4.element import PreformattedString
 from nbconvert.filters import markdown2html
+from papermill.exceptions import PapermillException
+from papermill.execute import ERROR_MARKER_TAG
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from PIL import Image
 
-from labkit import conclusions, origin, report, tables
+from labkit import conclusions, origin, plots, report, tables
 from labkit.config import DATASETS, Config, ConfigError, LabkitError, identity
 from labkit.data import CHECKSUMS
 from labkit.runs import Run
 from labkit.store import Store, StoreError, checksum, load
 
+KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots}
+
 
 @dataclass
 class Verdict:
-    """What was compared, as kind → how many, and a sentence with the place for each difference."""
+    """What was compared, as kind → how many, and a sentence with the place for each difference.
+
+    `missing` are sentences on what could not be compared, so that nothing is said of it.
+    """
 
     checked: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def verify(target: Path) -> Verdict:
     """Check a page, a report's folder, an executed notebook, a folder of records or one record.
 
-    Needs neither the data nor a GPU.
+    Needs neither a GPU nor the data, but for pictures of images.
 
     Raises:
         LabkitError: there is nothing of that kind at `target`.
@@ -42,8 +57,11 @@ def verify(target: Path) -> Verdict:
     if page.suffix == ".html" and page.is_file():
         return verify_page(page)
     if target.suffix == ".ipynb" and target.is_file():
-        executed = nbformat.read(target, as_version=4)
-        return verify_shown(report.export(target.stem, executed).body, Store())
+        verdict = Verdict()
+        if (executed := read_notebook(target, verdict)) is not None:
+            soup = BeautifulSoup(report.export(target.stem, executed).body, "html.parser")
+            verify_shown(soup, Store(), verdict)
+        return verdict
     records = sorted(target.glob("*.json")) if target.is_dir() else [target]
     if not records or target.suffix not in ("", ".json") or not target.exists():
         raise LabkitError(
@@ -58,36 +76,259 @@ def verify(target: Path) -> Verdict:
 
 
 def verify_page(page: Path) -> Verdict:
-    """Check a page by the records beside it, else by the user's, and by its manifest."""
-    store = Store(page.parent / "runs")
+    """Check all of a page: what it shows by the records, its words by the notebooks, and what the
+    manifest says by both.
+
+    Without a manifest the records are looked for in the user's stores, and the words are compared
+    with the notebooks of this labkit.
+    """
+    verdict, folder = Verdict(), report.evidence(page)
+    store = Store(folder / "runs")
     store.places[1:1] = Store().places
-    verdict = verify_shown(page.read_text(encoding="utf-8", errors="replace"), store)
-    manifest = page.parent / report.MANIFEST
-    if not manifest.is_file():
-        return verdict
+    soup = BeautifulSoup(page.read_text(encoding="utf-8", errors="replace"), "html.parser")
+    head = soup.find("meta", attrs={"name": "lab-report-manifest"})
     try:
-        files = dict(json.loads(manifest.read_bytes())["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        verdict.problems.append(f"{manifest.name} is damaged: {error}.")
+        stated = json.loads(head["content"])
+        shown = list(stated["shown"])
+    except (TypeError, KeyError, ValueError, RecursionError):
+        verdict.problems.append(
+            f"{page.name} does not state what it shows: it is no page of this version of labkit, "
+            "or its head was altered."
+        )
         return verdict
-    for name, sha256 in files.items():
-        verdict.checked["files"] += 1
-        path = page.parent / name
-        if not path.is_file():
-            verdict.problems.append(f"{name} is missing, which the manifest lists.")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            verdict.problems.append(f"{name} is not as it was written (by its manifest).")
+    verify_shown(soup, store, verdict)
+    there = [made_by(block) for block in soup.find_all(attrs={origin.ATTRIBUTE: True})]
+    if there != shown:
+        verdict.problems += differences_of_order(there, shown)
+    written = folder / report.MANIFEST
+    try:
+        if not stated["notebooks"]:
+            raise ValueError("it names no notebooks")
+        alone = not written.is_file()
+        if alone:
+            verdict.missing.append(
+                f"There is no manifest beside {page.name}, so that nothing is known of its "
+                "notebooks and records, or of the training logs on it."
+            )
+            expected = by_sources(stated, soup, store)
+        else:
+            manifest = dict(json.loads(written.read_bytes()))
+            verify_files(page, folder, dict(manifest.pop("files")), verdict)
+            for place, found, right in unequal(manifest, stated):
+                problem = f"the manifest's {place} is {found}; the page states {right}."
+                verdict.problems.append(problem)
+            expected = by_notebooks(stated, folder, verdict)
+        for place, found, right in unequal(stated, expected[0]):
+            verdict.problems.append(f"{place} is stated as {found}; recomputed: {right}.")
+        verify_words(soup, expected[1], verdict, outputs=not alone)
+    except (LabkitError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}" if not isinstance(error, LabkitError) else error
+        verdict.problems.append(f"the page or its manifest is not as labkit writes it ({said}).")
     return verdict
 
 
-def verify_shown(html: str, store: Store) -> Verdict:
-    """Check the tables and sentences of some HTML that states how they were made."""
-    verdict = Verdict()
-    soup = BeautifulSoup(html, "html.parser")
+def made_by(block: Tag) -> str:
+    """The name of the function that made what a block shows; "" if it does not say."""
+    try:
+        return str(json.loads(block[origin.ATTRIBUTE])["made by"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def differences_of_order(there: list[str], stated: list[str]) -> Iterator[str]:
+    """What a page should show and does not, or shows and should not, or in another order."""
+    lost, added = (Counter(stated) - Counter(there)), (Counter(there) - Counter(stated))
+    for name, times in lost.items():
+        yield f"{name} is missing {times}×: the page states that it shows {len(stated)} things."
+    for name, times in added.items():
+        yield f"{name} is there {times}× more often than the page states."
+    if not lost and not added:
+        yield "what it shows is there in another order than the page states."
+
+
+def verify_files(page: Path, folder: Path, files: Mapping[str, str], verdict: Verdict) -> None:
+    """Check that the files that belong to a page are those that its manifest lists."""
+    there = [report.PAGE, *(name for name in report.contents(folder) if name != report.PAGE)]
+    for name in there:
+        path = page if name == report.PAGE else folder / name
+        verdict.checked["files"] += 1
+        if name not in files:
+            verdict.problems.append(f"{name} is not listed in the manifest.")
+        elif report.checksum(path) != files[name]:
+            verdict.problems.append(f"{name} is not as it was written (by its manifest).")
+    for name in sorted(set(files) - set(there)):
+        verdict.problems.append(f"{name} is missing, which the manifest lists.")
+
+
+def unequal(found: Any, expected: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
+    """Place, found and expected value of each difference between two structures of JSON."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in dict.fromkeys([*expected, *found]):
+            yield from unequal(found.get(key), expected.get(key), f"{place}.{key}".strip("."))
+    elif found != expected:
+        yield place, *(json.dumps(value)[:80] for value in (found, expected))
+
+
+def read_notebook(path: Path, verdict: Verdict) -> nbformat.NotebookNode | None:
+    """The notebook at `path`; None, and a problem, if it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        verdict.problems.append(f"{path.name} is no notebook ({type(error).__name__}: {error}).")
+        return None
+
+
+def by_notebooks(
+    stated: Mapping[str, Any], folder: Path, verdict: Verdict
+) -> tuple[dict[str, Any], str]:
+    """Manifest and page as they follow from the executed notebooks and the records.
+
+    Each notebook is compared with its source on the way.
+    """
+    notebooks, sections = {}, []
+    for name, part in stated["notebooks"].items():
+        path = folder / "notebooks" / f"{Path(name).name}.ipynb"
+        executed = read_notebook(path, verdict) if path.is_file() else None
+        status, reason = part["status"], part["reason"]
+        if executed is not None:
+            verdict.checked["notebooks"] += 1
+            verdict.problems += not_by_source(name, executed, part["parameters"])
+            whole = not report.unrun(executed)
+            status = "complete" if whole else "failed" if status == "complete" else status
+            reason = "" if whole else reason
+        notebooks[name] = {**part, "status": status, "reason": reason}
+        if status == "complete" and executed is not None:
+            sections.append(report.export(name, executed))
+        elif status != "not run" and reason != report.STOPPED:
+            sections.append(report.as_far_as_it_came(name, executed, reason))
+    written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+    return report.render(written, notebooks, sections, Store(folder / "runs", shipped=None))
+
+
+def not_by_source(
+    name: str, executed: nbformat.NotebookNode, parameters: Mapping[str, Any]
+) -> Iterator[str]:
+    """Where an executed notebook differs from this labkit's, given these parameters."""
+    expected = source(name, parameters)
+    if expected is None:
+        yield f"{name} is no notebook of this labkit, so that its words cannot be compared."
+        return
+    cells = [c for c in executed.cells if ERROR_MARKER_TAG not in c.metadata.get("tags", [])]
+    for number, (found, right) in enumerate(itertools.zip_longest(cells, expected.cells), start=1):
+        pair = [cell and (cell.cell_type, cell.source) for cell in (found, right)]
+        if pair[0] != pair[1]:
+            said, should = (repr(part[1][:60]) if part else "nothing" for part in pair)
+            yield f"{name}, cell {number}: it is {said}; in this labkit's notebook: {should}."
+            return
+
+
+def source(name: str, parameters: Mapping[str, Any]) -> nbformat.NotebookNode | None:
+    """This labkit's notebook with the parameters set and without outputs; None if there is none."""
+    path = report.notebook_folder() / f"{Path(name).name}.ipynb"
+    if not path.is_file():
+        return None
+    try:
+        read = load_notebook_node(str(path))
+        made = parameterize_notebook(
+            read, dict(parameters), kernel_name="python3", language="python"
+        )
+    except PapermillException as error:
+        raise ValueError(f"its parameters are no parameters: {error}") from error
+    for cell in made.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    return made
+
+
+def by_sources(
+    stated: Mapping[str, Any], soup: BeautifulSoup, store: Store
+) -> tuple[dict[str, Any], str]:
+    """Manifest and page as they follow from this labkit's notebooks, without what these show."""
+    sections = []
+    for name, part in stated["notebooks"].items():
+        made = source(name, part["parameters"])
+        if made is None:
+            raise ValueError(f"{name} is no notebook of this labkit")
+        blocks = soup.find(id=name).find_all(attrs={origin.ATTRIBUTE: True})
+        origins = [json.loads(block[origin.ATTRIBUTE]) for block in blocks]
+        sections.append(dataclasses.replace(report.export(name, made), origins=origins))
+    return report.render(written_of(stated), stated["notebooks"], sections, store)
+
+
+def written_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says that nothing else tells."""
+    return {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+
+
+def verify_words(soup: BeautifulSoup, page: str, verdict: Verdict, *, outputs: bool) -> None:
+    """Check a page by one that was made again, section by section: its words, order and style.
+
+    Args:
+        outputs: compare what the notebooks show as well; else leave it out on both sides.
+    """
+    pages = soup, BeautifulSoup(page, "html.parser")
+    for tree in pages:
+        tree.find("meta", attrs={"name": "lab-report-manifest"}).decompose()
+        for part in () if outputs else (is_shown, is_empty_box):
+            for shown in tree.find_all(part):
+                shown.decompose()
+    found, right = ({s.get("id"): s.extract() for s in tree.find_all("section")} for tree in pages)
+    for name in dict.fromkeys([*right, *found]):
+        verdict.checked["sections"] += 1
+        pair = (tokens(part[name]) if name in part else [] for part in (found, right))
+        verdict.problems += [f"section {name}, {words}" for words in first_difference(*pair)]
+    verdict.problems += first_difference(*map(tokens, pages))
+
+
+def is_shown(part: Tag) -> bool:
+    """Whether an element is something that says how it was made, or a training log."""
+    if "log" in part.get("class", ()):
+        return all(tag.name in ("summary", "pre", "span") for tag in part.find_all(True))
+    return part.has_attr(origin.ATTRIBUTE)
+
+
+def is_empty_box(part: Tag) -> bool:
+    """Whether an element is the box of a notebook's outputs, and these were taken out of it."""
+    box = "output_wrapper" in part.get("class", ()) and not part.get_text().strip()
+    return box and all(tag.name == "div" for tag in part.find_all(True))
+
+
+def tokens(part: Tag) -> list[str]:
+    """The tags of an element with their attributes, and its words, in their order."""
+    found = []
+    for node in part.descendants:
+        if isinstance(node, Tag):
+            attributes = "".join(f' {key}="{node[key]}"' for key in sorted(node.attrs))
+            found.append(f"<{node.name}{attributes}>")
+        elif type(node) is NavigableString or not isinstance(node, PreformattedString):
+            found += filter(None, [" ".join(node.split())])
+    return found
+
+
+def first_difference(found: list[str], expected: list[str]) -> Iterator[str]:
+    """The first place where two lists of `tokens` differ, as a sentence."""
+    heading, after = "the top", False
+    for one, other in itertools.zip_longest(found, expected):
+        if one != other:
+            alike = (a == b for a, b in zip(one or "", other or "", strict=False))
+            start = max(sum(itertools.takewhile(bool, alike)) - 20, 0)
+            said, right = (
+                "nothing" if t is None else repr(t[start : start + 120]) for t in (one, other)
+            )
+            yield f"under “{heading}”: it says {said}; remade: {right}."
+            return
+        heading = one if after and not one.startswith("<") else heading
+        after = one.startswith(("<h1", "<h2", "<h3", "<h4", "<h5"))
+
+
+def verify_shown(soup: BeautifulSoup, store: Store, verdict: Verdict) -> None:
+    """Check the tables, texts and figures of some HTML that states how they were made."""
     found: dict[str, Run] = {}
     failed: set[str] = set()
 
-    def find(reference: dict[str, Any]) -> Run:
+    def find(reference: dict[str, Any]) -> Any:
+        if "images" in reference:
+            return images_of(reference["images"])
         name = reference["run"]
         if name not in found and name not in failed:
             verdict.checked["records"] += 1
@@ -111,33 +352,46 @@ def verify_shown(html: str, store: Store) -> Verdict:
         place = name_of(block)
         try:
             made = again(json.loads(block[origin.ATTRIBUTE]), find)
+            kind = type(made).__name__.lower()
+            verdict.checked[{"table": "tables", "text": "texts", "figure": "figures"}[kind]] += 1
+            compare = {"table": compare_table, "text": compare_text, "figure": compare_figure}
+            verdict.problems += [f"{place}: {words}" for words in compare[kind](block, made)]
+            if kind == "figure" and made.origin["from"].get("images", ...) is None:
+                verdict.checked["of these by their words alone, for want of the images"] += 1
         except LookupError:
             verdict.checked["not made again, for want of their records"] += 1
-            continue
         except StoreError as error:
             verdict.problems.append(f"{place}: {error}")
-            continue
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             verdict.problems.append(f"{place}: it does not say how it was made ({error}).")
-            continue
-        kind = "tables" if isinstance(made, tables.Table) else "conclusions"
-        verdict.checked[kind] += 1
-        compare = compare_table if kind == "tables" else compare_text
-        verdict.problems += [f"{place}: {words}" for words in compare(block, made)]
-    for table in soup.find_all("table", class_="labkit"):
-        if not table.find_parent(attrs={origin.ATTRIBUTE: True}):
-            verdict.problems.append(f"{name_of(table)}: it does not say how it was made.")
-    return verdict
+    for name in ("table", "img"):
+        for part in soup.find_all(name):
+            if not part.find_parent(attrs={origin.ATTRIBUTE: True}):
+                verdict.problems.append(f"{name_of(part)}: it does not say how it was made.")
 
 
-def again(made: Any, find: Any) -> tables.Table | conclusions.Text:
-    """The table or text that an origin describes, made anew.
+def images_of(sha256: str) -> np.ndarray | None:
+    """The test images of that checksum, where they are at hand without a download; else None."""
+    from labkit import data  # here, since only galleries need it, and it brings torch along
+
+    for dataset in DATASETS:
+        if data.at_hand(dataset):
+            images = data.load(dataset).test.images.numpy()
+            if hashlib.sha256(images.tobytes()).hexdigest() == sha256:
+                return images
+    return None
+
+
+def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figure:
+    """The table, text or figure that an origin describes, made anew.
 
     Raises:
-        ValueError: it names no function that makes tables or texts.
+        ValueError: it names no function that makes any.
     """
-    module, _, name = made["made by"].partition(".")
-    function = getattr({"tables": tables, "conclusions": conclusions}.get(module), name, None)
+    if not isinstance(made, dict) or not {"made by", "from"} <= set(made):
+        raise ValueError("its origin names no function and what it was given")
+    module, _, name = str(made["made by"]).partition(".")
+    function = getattr(KINDS.get(module), name, None)
     if not hasattr(function, "__wrapped__"):  # one that `origin.made` has wrapped
         raise ValueError(f"{made['made by']!r} makes nothing")
     return function(**{key: origin.decode(value, find) for key, value in made["from"].items()})
@@ -164,6 +418,8 @@ def compare_table(block: Tag, made: tables.Table) -> Iterator[str]:
                 title = " ".join(titles[column - 1]).strip()
                 where = f"row {expected[0]!r}, " + (f"column {title!r}" if column else "its name")
             yield f"{where} says {found!r}; recomputed: {value!r}."
+    if added := not_in(block, BeautifulSoup(made.html(), "html.parser")):
+        yield added
 
 
 def cells(block: Tag) -> tuple[str, list[list[str]]]:
@@ -176,14 +432,60 @@ def cells(block: Tag) -> tuple[str, list[list[str]]]:
 def compare_text(block: Tag, made: conclusions.Text) -> Iterator[str]:
     """The sentences of a shown text that are not those of the one made again."""
     expected = BeautifulSoup(markdown2html(made.markdown), "html.parser")
-    shown, right = ([words(line) for line in lines(part)] for part in (block, expected))
-    if words(block) == words(expected):
-        return
-    for found, value in zip(shown, right, strict=False):
+    for found, value in itertools.zip_longest(
+        *([words(line) for line in lines(part)] for part in (block, expected))
+    ):
         if found != value:
             yield f"it says {found!r}; recomputed: {value!r}."
             return
-    yield f"it says {words(block)!r}; recomputed: {words(expected)!r}."
+    if words(block) != words(expected):
+        yield f"it says {words(block)!r}; recomputed: {words(expected)!r}."
+    elif drawn := not_in(block, expected):
+        yield drawn
+
+
+def not_in(block: Tag, expected: Tag) -> str:
+    """A sentence if a block has an element that could hide or add something; else ""."""
+    plain = Counter(token for token in tokens(expected) if token.startswith("<"))
+    for token, times in Counter(t for t in tokens(block) if t.startswith("<")).items():
+        boxed = token.startswith("<div class=\"['output") or token == "<div class=\"['scroll']\">"
+        if not boxed and times > plain[token]:
+            return f"it has an element {token[:100]!r} that the one recomputed has not."
+    return ""
+
+
+def compare_figure(block: Tag, made: plots.Figure) -> Iterator[str]:
+    """Whether a shown figure is the one drawn again, by its words and pixel by pixel.
+
+    Where another matplotlib drew it, or the images in it are not at hand, by its words and size.
+    """
+    pictures = block.find_all("img")
+    if len(pictures) != 1:
+        yield f"it has {len(pictures)} pictures instead of one."
+        return
+    (shown,) = pictures
+    if shown.get("alt") != made.alt:
+        yield f"it is described as {shown.get('alt')!r}; recomputed: {made.alt!r}."
+        return
+    without = {key: value for key, value in shown.attrs.items() if key not in ("alt", "src")}
+    bundle, shape = made._repr_mimebundle_()
+    size = {key: str(shape["image/png"][key]) for key in ("width", "height")}
+    if without != size:
+        yield f"its attributes are {without}; recomputed: {size}."
+        return
+    written = base64.b64decode(str(shown.get("src")).partition("base64,")[2])
+    right = base64.b64decode(bundle["image/png"])
+    if written == right or made.origin["from"].get("images", ...) is None:
+        return
+    one, other = (Image.open(io.BytesIO(part)) for part in (written, right))
+    same_tool = one.info.get("Software") == other.info.get("Software")
+    if one.size != other.size or (same_tool and pixels(one) != pixels(other)):
+        yield "its picture is not the one drawn again."
+
+
+def pixels(image: Image.Image) -> bytes:
+    """The picture without what else its file says."""
+    return image.convert("RGBA").tobytes()
 
 
 def lines(block: Tag) -> list[Tag]:

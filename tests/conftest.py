@@ -113,3 +113,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "out" / "lab-report.html"
     assert str(path) in done.stdout  # it says where the page is
     return path
+
+
+@pytest.fixture(scope="session")
+def short_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report of one short notebook, with two runs and something of every kind."""
+    return torture.short_report(tmp_path_factory.mktemp("short"))

@@ -1,5 +1,6 @@
 """`labkit report`: what it refuses, what it writes, and the page in a browser."""
 
+import itertools
 import json
 import os
 import re
@@ -149,7 +150,7 @@ BAD = [
 @pytest.mark.parametrize(("options", "said", "allowed"), BAD, ids=[" ".join(b[0]) for b in BAD])
 def test_bad_input_is_a_sentence_and_nothing_runs(options, said, allowed, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
-    (tmp_path / "lab-report.html").write_text("the old page")
+    old_report(tmp_path)
     done = CliRunner().invoke(cli, ["report", "--output", str(tmp_path), *options])
     assert isinstance(done.exception, LabkitError)
     assert said in str(done.exception) and allowed in str(done.exception)
@@ -190,6 +191,128 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_the_page(tmp_path, monkey
     assert (out / "lab-report.html").read_text() == "the old page"
 
 
+def old_report(folder: Path) -> Path:
+    """A folder with a report in it, as short as can be."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lab-report.html").write_text("the old page")
+    files = {"lab-report.html": report.checksum(folder / "lab-report.html")}
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
+    return folder
+
+
+def test_a_folder_that_is_not_a_reports_own_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "03_lr.ipynb").write_text("mine")
+    (tmp_path / "data.csv").write_text("mine")
+    with pytest.raises(LabkitError, match=r"not of a report \(data.csv, notebooks\); choose"):
+        report.build(tmp_path)
+    assert sorted(tmp_path.rglob("*.*")) == [
+        tmp_path / "data.csv",
+        tmp_path / "notebooks" / "03_lr.ipynb",
+    ]
+
+
+@pytest.mark.parametrize("place", ["unfinished", "unfinished/notebooks", "unfinished/runs"])
+def test_nothing_is_written_or_deleted_through_a_symbolic_link(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    out, mine = old_report(tmp_path / "out"), old_report(tmp_path / "mine")
+    (out / place).parent.mkdir(exist_ok=True)
+    (out / place).symlink_to(mine)
+    with pytest.raises(LabkitError, match="is a symbolic link"):
+        report.build(out)
+    assert len(list(mine.iterdir())) == 2
+
+
+def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monkeypatch):
+    out = made_of([SHOWS], tmp_path, monkeypatch)
+    page = report.build(out)
+    first = report.evidence(page)
+    mine = [
+        out / "notes.txt",
+        first / "notebooks" / "own.ipynb",
+        first / "notebooks" / "01_part.ipynb",
+    ]
+    for path in mine:
+        path.write_text("mine")
+    page.write_text("my page")
+    report.build(out)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    (kept,) = out.glob("*-replaced.html")
+    assert kept.read_text() == "my page"
+    assert not (first / "manifest.json").exists() and report.evidence(page) != first
+    assert verify(out).problems == []
+
+
+def test_a_manifest_cannot_have_other_files_removed(tmp_path):
+    folder, away = tmp_path / "report", tmp_path / "away"
+    (folder / "runs").mkdir(parents=True)
+    away.mkdir()
+    (folder / "notebooks").symlink_to(away)
+    for path in (tmp_path / "a.json", away / "b.ipynb", folder / "runs" / "c.txt"):
+        path.write_text("mine")
+    (folder / "runs" / "d.json").symlink_to(tmp_path / "a.json")
+    names = ["../a.json", str(tmp_path / "a.json"), "runs/../../a.json", "notebooks/b.ipynb"]
+    names += ["runs/c.txt", "runs/d.json"]
+    files = dict.fromkeys(names, report.checksum(tmp_path / "a.json"))
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
+    report.remove_listed(folder, changed=True)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+        "a.json",
+        "b.ipynb",
+        "c.txt",
+        "d.json",
+    ]
+
+
+def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_report, tmp_path):
+    """A second report takes the place of the first, and is stopped before each of its steps."""
+
+    def whole(folder: Path) -> str:
+        shown = folder / "lab-report.html"
+        listed = report.manifest_of(report.evidence(shown))["files"]
+        assert listed["lab-report.html"] == report.checksum(shown)
+        assert all((report.evidence(shown) / n).exists() for n in listed if n != shown.name)
+        return report.evidence(shown).name
+
+    class Killed(BaseException):
+        pass
+
+    reached, stops = set(), itertools.count(1)
+    for stop in stops:
+        folder = tmp_path / str(stop)
+        shutil.copytree(short_report.parent, folder)
+        before = whole(folder)
+        draft = folder / "unfinished"
+        shutil.copytree(folder / before, draft)
+        text = (folder / "lab-report.html").read_text("utf-8").replace(before, f"{before}2")
+        (draft / "lab-report.html").write_text(text, "utf-8")
+        manifest = report.manifest_of(draft) | {"evidence": f"{before}2"}
+        manifest["files"]["lab-report.html"] = report.checksum(draft / "lab-report.html")
+        (draft / "manifest.json").write_text(json.dumps(manifest))
+        steps = itertools.count(1)
+
+        def killed(call, steps=steps, stop=stop):
+            def step(*args, **options):
+                if next(steps) == stop:
+                    raise Killed
+                return call(*args, **options)
+
+            return step
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("rename", "replace", "unlink", "rmdir"):
+                patch.setattr(os, name, killed(getattr(os, name)))
+                patch.setattr(Path, name, killed(getattr(Path, name)))
+            try:
+                report.publish(draft, folder)
+                break
+            except Killed:
+                reached.add(whole(folder))
+    assert reached == {before, f"{before}2"} and stop > 10
+    assert whole(folder) == f"{before}2" and not (folder / before).exists()
+
+
 def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A report's folder with an old page; its notebooks will have one code cell each."""
     plans = {}
@@ -205,9 +328,7 @@ def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         plans[name] = {"dataset": "mnist-5k", "epochs": 5}
     monkeypatch.setattr(report, "notebook_folder", lambda: tmp_path)
     monkeypatch.setattr(report, "plan", lambda *_: plans)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "lab-report.html").write_text("the old page")
-    return tmp_path / "out"
+    return old_report(tmp_path / "out")
 
 
 PYTHON = {"language_info": {"name": "python"}}
@@ -224,7 +345,6 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
     assert "notebook 02_part failed in cell 5 (x = 1): ZeroDivisionError: division by zero." in said
     assert "notebook 03_part failed in cell 4 (y / 0): NameError" in said
     assert (out / "lab-report.html").read_text() == "the old page"
-    assert not (out / "manifest.json").exists()
 
     draft = out / "unfinished"
     manifest = json.loads((draft / "manifest.json").read_text())
@@ -244,7 +364,7 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
         nbformat.write(repaired, tmp_path / f"{name}.ipynb")
     assert report.build(out) == out / "lab-report.html"
     names = {path.name for path in out.iterdir() if path.name != ".lock"}
-    assert names == {"lab-report.html", "manifest.json", "notebooks", "runs"}
+    assert names == {"lab-report.html", report.evidence(out / "lab-report.html").name}
     assert verify(out).problems == []
     assert "Partial" not in (out / "lab-report.html").read_text(encoding="utf-8")
 
@@ -258,8 +378,7 @@ def test_a_dead_kernel_leaves_the_page_and_names_the_cell(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_report_that_is_stopped_leaves_the_page_and_says_partial(chosen, tmp_path, own_store):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "lab-report.html").write_text("the old page")
+    old_report(tmp_path / "out")
     child = subprocess.Popen(
         [sys.executable, "-m", "labkit", "report", "--output", "out"],
         cwd=tmp_path,
@@ -284,21 +403,13 @@ def test_a_report_that_is_stopped_leaves_the_page_and_says_partial(chosen, tmp_p
     lock.release()
 
 
-def test_a_run_that_changed_meanwhile_makes_the_page_stale(own_store):
-    run = made_up_run()
-    shown = [{"run": run.digest, "sha256": Store().save(run).checksum, "recorded": True}]
-    copied = {run.digest: shown[0]["sha256"]}
-    assert report.stale(shown, Store(), copied) == []
-    run.provenance["seconds"] += 1
-    newer = Store().save(run).checksum
-    words = f"Run {run.digest} was trained again while the notebooks ran."
-    assert report.stale(shown, Store(), copied) == [words]
-    assert report.stale([{**shown[0], "sha256": newer}, *shown], Store(), {run.digest: newer}) == [
-        words
-    ]
-    assert report.stale([{"run": "none", "sha256": ""}], Store(), {}) == [
-        "Run none is not on record."
-    ]
+def test_a_run_that_changed_meanwhile_makes_the_page_stale():
+    first, second = ({"run": "a1", "sha256": sha256} for sha256 in ("old", "new"))
+    assert report.stale([first], {"a1": "old"}) == []
+    words = "Run a1 was trained again while the notebooks ran."
+    assert report.stale([first], {"a1": "new"}) == [words]
+    assert report.stale([second, first], {"a1": "new"}) == [words]
+    assert report.stale([{"run": "b2", "sha256": ""}], {}) == ["Run b2 is not on record."]
 
 
 def test_where_no_run_can_be_kept_the_report_keeps_its_own(tmp_path, monkeypatch):
@@ -310,7 +421,7 @@ def test_where_no_run_can_be_kept_the_report_keeps_its_own(tmp_path, monkeypatch
     )
     out = made_of([source], tmp_path, monkeypatch)
     report.build(out)
-    assert len(list((out / "runs").glob("*.json"))) == 1
+    assert len(list((report.evidence(out / "lab-report.html") / "runs").glob("*.json"))) == 1
     assert verify(out).problems == []
     assert os.environ["LABKIT_RUNS"] == str(tmp_path / "file" / "runs")
 
@@ -351,7 +462,8 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
 
 
 def test_the_manifest_says_what_ran(page):
-    manifest = json.loads((page.parent / "manifest.json").read_text())
+    folder = report.evidence(page)
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["scale"] == "smoke"
     assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 5
     assert manifest["notebooks"]["03_lr"]["parameters"]["lr"] == "0.1"
@@ -359,7 +471,7 @@ def test_the_manifest_says_what_ran(page):
     assert len(trained) == 5 and manifest["stale"] == []
     for name, run in trained.items():
         assert run["scale"] == "own"
-        kept = Store(page.parent / "runs", shipped=None).get(name)
+        kept = Store(folder / "runs", shipped=None).get(name)
         users = Store(page.parent.parent / "runs", shipped=None).get(name)
         assert run["sha256"] == kept.checksum == users.checksum
     assert manifest["commit"] == commit()

@@ -9,7 +9,6 @@ from conftest import diverged_run, made_up_run
 
 from labkit import conclusions, plots, published, stats, tables
 from labkit.config import Config
-from labkit.model import build, layer_table
 from labkit.origin import MIME, runs_in
 from labkit.store import Store
 
@@ -253,13 +252,13 @@ def test_the_iteration_log_stands_on_our_range():
 
 
 def test_the_drawing_has_every_block_and_shortcut_of_the_model():
-    figure = plots.architecture(layer_table(build(Config())))
+    figure = plots.architecture(Config())
     texts = [t.get_text() for t in figure.axes[0].texts]
     assert sum(t.startswith("conv 3×3") for t in texts) == 16
     assert texts.count("+") == 8
     assert texts.count("1×1\n/2") == 3
     assert {"conv1", "layer1", "layer2", "layer3", "layer4"} <= set(texts)
-    without = plots.architecture(layer_table(build(Config(max_pool=False))))
+    without = plots.architecture(Config(max_pool=False))
     assert not any("max-pool" in t.get_text() for t in without.axes[0].texts)
 
 

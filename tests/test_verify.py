@@ -7,16 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from html import escape
 
 import pytest
 from bs4 import BeautifulSoup
 from conftest import made_up_run
 
-from labkit import conclusions, origin, tables
+from labkit import conclusions, origin, report, tables
 from labkit.config import LabkitError
 from labkit.origin import decode, encode
-from labkit.store import SHIPPED, Store, checksum
-from labkit.verify import again, record_problems, verify
+from labkit.store import Store, checksum
+from labkit.verify import Verdict, again, record_problems, verify, verify_shown
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def test_a_report_agrees_without_the_data_or_the_users_runs(bundle, tmp_path):
     command = [sys.executable, "-m", "labkit", "verify"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "35 records, 30 tables, 23 conclusions, 6 files checked" in done.stdout
+    said = "35 records, 30 tables, 23 texts, 28 figures, 76 files, 5 notebooks, 5 sections checked"
+    assert said in done.stdout
     assert done.stdout.endswith("Everything agrees.\n")
 
 
@@ -53,21 +55,24 @@ def other_digit(text: str, place: int) -> str:
     return text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
 
 
-def test_an_altered_digit_in_any_cell_is_named(bundle):
-    path, chance = bundle / "lab-report.html", random.Random()
-    good = path.read_text(encoding="utf-8")
-    (bundle / "manifest.json").unlink()  # which would notice anything
-    assert verify(bundle).problems == []
+def test_altered_digits_in_cells_are_named(bundle):
+    path, seed = bundle / "lab-report.html", random.randrange(10**6)
+    good, chance = path.read_text(encoding="utf-8"), random.Random(seed)
     cells = list(re.finditer(r"<t[dh][^>]*>([^<&]*\d[^<&]*)</t[dh]>", good))
     assert len(cells) > 500
-    for cell in chance.sample(cells, 12):
+    changed = good
+    chosen = chance.sample(cells, 12)
+    for cell in chosen:
         digits = [place for place in range(*cell.span(1)) if good[place].isdigit()]
-        changed = other_digit(good, chance.choice(digits))
-        shown = changed[cell.start(1) : cell.end(1)]
-        path.write_text(changed, encoding="utf-8")
-        (problem,) = verify(bundle).problems
-        assert problem.startswith("table “") and f"says {shown!r}" in problem
-        assert f"recomputed: {cell.group(1)!r}" in problem
+        changed = other_digit(changed, chance.choice(digits))
+    path.write_text(changed, encoding="utf-8")
+    verdict = Verdict()
+    verify_shown(BeautifulSoup(changed, "html.parser"), places(bundle), verdict)
+    for cell in chosen:
+        shown, expected = changed[cell.start(1) : cell.end(1)], cell.group(1)
+        said = f"says {shown!r}; recomputed: {expected!r}"
+        named = [p for p in verdict.problems if p.startswith("table “") and said in p]
+        assert named, (seed, said, verdict.problems)
 
 
 def test_an_altered_digit_in_a_conclusion_is_named(bundle):
@@ -76,35 +81,173 @@ def test_an_altered_digit_in_a_conclusion_is_named(bundle):
     start = good.index("Conclusion</h3>")
     place = re.compile(r"\d(?=\s% of 1,000)").search(good, start).start()
     path.write_text(other_digit(good, place), encoding="utf-8")
-    first, second = verify(bundle).problems
-    assert first.startswith("text under “Conclusion”: it says ")
-    assert second == "lab-report.html is not as it was written (by its manifest)."
+    problems = verify(bundle).problems
+    assert problems[0].startswith("text under “Conclusion”: it says ")
+    assert "lab-report.html is not as it was written (by its manifest)." in problems
 
 
-def test_an_altered_figure_or_sentence_of_prose_is_noticed_by_the_manifest(bundle):
-    path = bundle / "lab-report.html"
-    good = path.read_text(encoding="utf-8")
-    path.write_text(good.replace("which training never sees", "which training sees"), "utf-8")
-    assert verify(path).problems == ["lab-report.html is not as it was written (by its manifest)."]
-    path.write_text(good, encoding="utf-8")
-    (bundle / "notebooks" / "03_lr.ipynb").unlink()
-    assert verify(path).problems == ["notebooks/03_lr.ipynb is missing, which the manifest lists."]
+def places(bundle) -> Store:
+    return Store(report.evidence(bundle / "lab-report.html") / "runs")
+
+
+def swapped(pattern: str, text: str) -> str:
+    """The text with the first and the last match of the pattern in each other's place."""
+    found = list(re.finditer(pattern, text))
+    a, b = found[0], found[-1]
+    between = text[a.end() : b.start()]
+    return text[: a.start()] + b.group() + between + a.group() + text[b.end() :]
+
+
+def without_a_table(text: str) -> str:
+    start = text.index("<div data-made=", text.index('id="03_lr"'))
+    return text[:start] + text[text.index("</table>", start) + len("</table>") :]
+
+
+#: A page altered so that a reader would be misled, and what is said of it.
+ALTERED_PAGES = {
+    "empty": (lambda t: "", "does not state what it shows"),
+    "no body": (lambda t: re.sub("<body>.*</body>", "", t, flags=re.S), "is missing 1×"),
+    "prose": (lambda t: t.replace("training never sees", "training sees"), "training sees"),
+    "a table gone": (without_a_table, r"is missing 1×: the page states that it shows"),
+    "style": (lambda t: t.replace("</style>", "tr:nth-child(3){display:none}</style>"), "display"),
+    "hidden row": (lambda t: t.replace("<tr>", '<tr style="display:none">', 2), "an element '<tr"),
+    "hidden cell": (lambda t: t.replace("<td>", "<td hidden>", 1), "an element '<td hidden"),
+    "log": (lambda t: t.replace("log</summary>", "log</summary><p>x</p>", 1), "under “"),
+    "pictures": (lambda t: swapped(r'src="data:image[^"]*"', t), "not the one drawn again"),
+    "alts": (lambda t: swapped(r'alt="[^"]{60,}"', t), "it is described as"),
+    "origin": (lambda t: re.sub(r"data-made='[^']*'", "", t, count=1), "not say how it was made"),
+    "function": (lambda t: t.replace("tables.epochs", "os.system"), "'os.system' makes nothing"),
+    "nested": (
+        lambda t: re.sub("data-made='[^']*'", f"data-made='{'[' * 10**5}'", t, count=1),
+        "not say",
+    ),
+    "script": (lambda t: t.replace("</header>", "<script>1</script></header>"), "<script>"),
+    "count": (lambda t: re.sub(r"\d+ tables,", "99 tables,", t), "99 tables"),
+    "order": (lambda t: swapped(r"<h4[^>]*>[^<]*</h4>", t), "under “"),
+}
+
+
+@pytest.mark.parametrize("manifest", [True, False], ids=["", "alone"])
+@pytest.mark.parametrize("name", ALTERED_PAGES)
+def test_an_altered_page_is_noticed_also_without_its_manifest(short, name, manifest):
+    folder = report.evidence(short)
+    alter, said = ALTERED_PAGES[name]
+    good = short.read_text(encoding="utf-8")
+    changed = alter(good)
+    assert changed != good
+    short.write_text(changed, encoding="utf-8")
+    if manifest:  # which is made to fit
+        stated = json.loads((folder / "manifest.json").read_text())
+        stated["files"]["lab-report.html"] = report.checksum(short)
+        (folder / "manifest.json").write_text(json.dumps(stated))
+        (short.parent / "manifest.json").write_text(json.dumps(stated))
+    else:
+        (folder / "manifest.json").unlink()
+    problems = verify(short).problems
+    assert any(re.search(said, problem) for problem in problems), problems
+
+
+#: The manifest altered, in the page's head as well, and what is said of it.
+ALTERED_MANIFESTS = {
+    "status": (lambda m: m.update(status="partial"), "status is stated as"),
+    "scale": (lambda m: m.update(scale="paper"), "scale is stated as"),
+    "stale": (lambda m: m.update(stale=["x"]), "stale is stated as"),
+    "started": (lambda m: m.update(started="2001-01-01T00:00:00+00:00"), "made on 2001"),
+    "commit": (lambda m: m.update(commit="0123456789"), "under “"),
+    "device": (lambda m: run_of(m).update(device="cuda (NVIDIA H100)"), "device is stated as"),
+    "seed": (lambda m: run_of(m).update(seed=7), "seed is stated as"),
+    "checksum": (lambda m: run_of(m).update(sha256="0"), "sha256 is stated as"),
+    "date": (lambda m: run_of(m).update(date="2026-01-01T00:00:00+00:00"), "date is stated as"),
+    "run gone": (lambda m: m["runs"].popitem(), "runs.* is stated as null"),
+    "parameter": (lambda m: part_of(m)["parameters"].update(epochs=9), "cell "),
+    "notebook": (lambda m: part_of(m).update(status="failed"), "status is stated as"),
+    "no notebooks": (lambda m: m.update(notebooks={}), "not as labkit writes it"),
+    "files": (lambda m: m.update(files={}), "is not listed in the manifest"),
+    "file gone": (lambda m: m["files"].popitem(), "is not listed in the manifest"),
+    "shown": (lambda m: m["shown"].append("tables.epochs"), "is missing 1×"),
+    "no list": (lambda m: m.update(shown=5), "does not state what it shows"),
+    "text": (lambda m: m.update(runs="none"), "runs is stated as"),
+}
+
+
+def run_of(manifest):
+    return next(iter(manifest["runs"].values()))
+
+
+def part_of(manifest):
+    return next(iter(manifest["notebooks"].values()))
+
+
+@pytest.mark.parametrize("name", ALTERED_MANIFESTS)
+def test_an_altered_manifest_is_noticed_also_where_the_page_says_the_same(short, name):
+    alter, said = ALTERED_MANIFESTS[name]
+    path = report.evidence(short) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    before = json.dumps(manifest)
+    alter(manifest)
+    assert json.dumps(manifest) != before
+    path.write_text(json.dumps(manifest))
+    if not name.startswith("file"):
+        assert any("the page states" in p for p in verify(short).problems)
+    stated = escape(json.dumps({key: manifest[key] for key in manifest if key != "files"}))
+    head, rest = short.read_text(encoding="utf-8").split('name="lab-report-manifest" content="')
+    rest = rest.partition('">')[2]
+    text = f'{head}name="lab-report-manifest" content="{stated}">{rest}'
+    short.write_text(text, encoding="utf-8")
+    if not name.startswith("file"):
+        manifest["files"]["lab-report.html"] = report.checksum(short)
+    path.write_text(json.dumps(manifest))
+    problems = verify(short).problems
+    assert any(re.search(said, problem) for problem in problems), problems
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "[]", "{}", "null", '{"files": 5}'])
+def test_a_manifest_that_is_none_is_a_problem_and_no_traceback(short, text):
+    (report.evidence(short) / "manifest.json").write_text(text)
+    assert any("not as labkit writes it" in problem for problem in verify(short).problems)
+
+
+def test_words_of_an_executed_notebook_are_those_of_its_source(short):
+    path = report.evidence(short) / "notebooks" / "03_lr.ipynb"
+    path.write_text(path.read_text().replace("training never sees", "training sees"))
+    problems = verify(short).problems
+    assert any(re.search("03_lr, cell 1: it is .*training sees", p) for p in problems), problems
+
+
+def test_a_page_without_a_manifest_does_not_simply_agree(short, own_store):
+    assert (verify(short).problems, verify(short).missing) == ([], [])
+    evidence = report.evidence(short)
+    shutil.copytree(evidence / "runs", own_store)
+    shutil.rmtree(evidence)
+    verdict = verify(short)
+    assert verdict.problems == [] and "no manifest beside" in verdict.missing[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit", "verify", str(short)], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Everything agrees" not in done.stdout
+
+
+@pytest.fixture
+def short(short_report, tmp_path, monkeypatch):
+    """A copy of a report of one short notebook, with two runs and something of every kind."""
+    monkeypatch.setattr(report, "notebook_folder", lambda: short_report.parent.parent)
+    shutil.copytree(short_report.parent, tmp_path / "short")
+    return tmp_path / "short" / "lab-report.html"
 
 
 def test_an_altered_digit_in_any_record_is_noticed(bundle):
-    chance = random.Random()
-    path = sorted((bundle / "runs").glob("*.json"))[0]
+    chance, runs = random.Random(), places(bundle).folder
+    path = sorted(runs.glob("*.json"))[0]
     good = path.read_text()
     path.write_text(re.sub(r'("seconds": [\d.]+)', r"\g<1>0", good, count=1))  # the same number
     assert "not as it was written" in record_problems(path)[0]
     path.write_text(good)
-    for path in sorted((bundle / "runs").glob("*.json")):
+    for path in sorted(runs.glob("*.json")):
         good = path.read_text()
-        places = [match.start() for match in re.finditer(r"\d", good)]
-        for place in chance.sample(places, 40):
+        digits = [match.start() for match in re.finditer(r"\d", good)]
+        for place in chance.sample(digits, 40):
             path.write_text(other_digit(good, place))
-            problems = verify(bundle).problems if chance.random() < 0.05 else record_problems(path)
-            assert problems, good[place - 20 : place + 20]
+            assert record_problems(path), good[place - 20 : place + 20]
         path.write_text(good)
         assert record_problems(path) == []
 
@@ -151,38 +294,24 @@ def test_a_change_that_nothing_else_contradicts_is_noticed_by_the_checksum(tmp_p
     assert "does not have the checksum that it states" in problem
 
 
-def test_a_page_of_other_runs_than_those_at_hand(bundle):
-    (bundle / "manifest.json").unlink()
-    kept = Store(bundle / "runs", shipped=None)
-    trained = [
-        p for p in sorted((bundle / "runs").glob("*.json")) if not (SHIPPED / p.name).exists()
-    ]
-    path = trained[0]
+def test_a_page_of_other_runs_than_those_at_hand(short):
+    kept = Store(places(short.parent).folder, shipped=None)
+    path = sorted(kept.folder.glob("*.json"))[0]
     run = kept.get(path.stem)
     run.provenance["seconds"] = 1.0  # trained again, say
     kept.save(run)
-    problems = verify(bundle).problems
-    assert problems and all("another one now than the page was made from" in p for p in problems)
+    problems = verify(short).problems
+    blocks = short.read_text(encoding="utf-8").count("data-made=")
+    assert sum("another one now than the page was made from" in p for p in problems) == blocks
     path.unlink()
-    verdict = verify(bundle)
-    assert verdict.problems == [f"record {path.stem} is not here."]
-    assert verdict.checked["not made again, for want of their records"] == len(problems)
-
-
-def test_a_table_that_does_not_say_how_it_was_made(bundle):
-    (bundle / "manifest.json").unlink()
-    path = bundle / "lab-report.html"
-    good = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"data-made='[^']*'", "", good, count=2), encoding="utf-8")
-    problems = verify(path).problems
-    assert problems and all("it does not say how it was made" in said for said in problems)
-    path.write_text(good.replace("tables.epochs", "os.system"), encoding="utf-8")
-    assert "'os.system' makes nothing" in verify(path).problems[0]
+    verdict = verify(short)
+    assert f"record {path.stem} is not here." in verdict.problems
+    assert verdict.checked["not made again, for want of their records"] == blocks
 
 
 def test_a_notebook_by_itself(bundle, monkeypatch):
-    monkeypatch.setenv("LABKIT_RUNS", str(bundle / "runs"))
-    path = bundle / "notebooks" / "03_lr.ipynb"
+    monkeypatch.setenv("LABKIT_RUNS", str(places(bundle).folder))
+    path = places(bundle).folder.parent / "notebooks" / "03_lr.ipynb"
     verdict = verify(path)
     assert verdict.problems == [] and verdict.checked["tables"] == 6
     text = path.read_text(encoding="utf-8")
@@ -199,7 +328,7 @@ def test_nothing_to_verify_is_a_sentence(tmp_path):
 
 
 def test_the_command_fails_and_names_the_place(bundle):
-    record = sorted((bundle / "runs").glob("*.json"))[0]
+    record = sorted(places(bundle).folder.glob("*.json"))[0]
     text = record.read_text()
     record.write_text(text.replace('"loss": 1', '"loss": 2').replace('"loss":1', '"loss":2'))
     if record.read_text() == text:
