@@ -1,5 +1,6 @@
 """The command line: `labkit report`, `labkit verify` and `labkit runs`."""
 
+import contextlib
 import itertools
 import sys
 import time
@@ -9,9 +10,11 @@ from typing import TextIO
 import click
 
 from labkit.config import DATASETS, SCALE_SEEDS, SCALES, LabkitError
+from labkit.progress import plain
 
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
 MOST_SHOWN = 20  # of the places where something is wrong
+MOST_NAMED = 200  # characters of a file's name in a sentence
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -99,6 +102,8 @@ def runs(context: click.Context) -> None:
     for place, part in table.groupby("folder", sort=False):
         print(f"{place}:")
         print(overview(part).to_string(index=False))
+        for problem in part["problem"].dropna():
+            print(f"- {problem}")
 
 
 @runs.command()
@@ -107,17 +112,20 @@ def show(record: str) -> None:
     """What is known of RECORD, named as `labkit runs` lists it or by its first letters."""
     from labkit import inventory, tables
     from labkit.checkpoint import SUFFIX, read_header
-    from labkit.store import Store
+    from labkit.store import DamagedError, Store
     from labkit.verify import record_problems
 
     store = Store()
     name = inventory.resolve(store, record)
     row = inventory.listing(store).set_index("record").loc[[name]]
     print(f"{name}: {'; '.join(row['status'])}")
-    path = store.folder / f"{name}.json"
-    if path.is_file() and (problems := record_problems(path)):
-        print("\n".join(problems))
-    elif found := store.get(name):
+    for path in (place / f"{name}.json" for place in store.places):
+        for problem in record_problems(path) if path.exists() else []:
+            print(f"{path}: {problem}")
+    found = None
+    with contextlib.suppress(DamagedError):
+        found = store.get(name)
+    if found:
         _print({"config": found.config.to_dict(), **found.provenance})
         print(found.history.to_string(index=False, na_rep="–"))
         print(tables.per_class({"": [found]}))
@@ -166,15 +174,21 @@ def _print(values: dict[str, object]) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {item}" for key, item in value.items())
-        print(f"{name}: {value}")
+        print(plain(f"{name}: {value}"))
 
 
 def main() -> None:
     """The command `labkit`; a `LabkitError` becomes its sentence and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone gets \u2013
+        stream.reconfigure(errors="backslashreplace")
     try:
         cli(prog_name="labkit")
     except LabkitError as error:
-        print(f"labkit: {error}", file=sys.stderr)
+        print(f"labkit: {plain(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # such as a name that is too long
+        named = str(error.filename)[:MOST_NAMED] if error.filename else "a file"
+        print(f"labkit: {plain(named)}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(1)
 
 

@@ -6,19 +6,22 @@ import json
 import pickle
 import time
 import warnings
+import zipfile
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from labkit.config import identity
-from labkit.store import FORMAT, DamagedError, StoreWarning, refuse_newer, replacing, set_aside
+from labkit.files import MOST_JSON, opened, parse, read, replacing
+from labkit.integrity import check_header
+from labkit.store import FORMAT, DamagedError, StoreError, StoreWarning, refuse_other, set_aside
 
 #: Seconds between checkpoints: what a kill costs at most, but for `OVERHEAD`.
 EVERY = 45.0
 #: The share of the time that writing checkpoints may take; a slow disk gets fewer of them.
 OVERHEAD = 0.02
 SUFFIX = ".checkpoint"
+MOST_BYTES = 2**29  # four times the largest
 LAYOUT = 2  # of the state inside: 2 has an optimizer's state for the weights that can learn alone
 
 
@@ -76,31 +79,33 @@ class Checkpoint:
             StoreError: it was written by a newer labkit.
         """
         try:
-            sha256, _, content = self.path.read_bytes().partition(b"\n")
+            sha256, _, content = read(self.path, MOST_BYTES).partition(b"\n")
             if hashlib.sha256(content).hexdigest().encode() != sha256:
                 raise ValueError("it does not have the checksum that it states")
             text, _, packed = content.partition(b"\n")
-            header = json.loads(text)
-            refuse_newer(self.path, header["format"])
-            if header["format"] < FORMAT or header.get("layout") != LAYOUT:
+            header = _checked(self.path, text)
+            if header.get("layout") != LAYOUT:
                 raise ValueError("it was written by another version of labkit")
-            identified = identity(header["config"], header["recipe"], header["data_sha256"])
-            if identified != self.path.stem:
-                raise ValueError("it is the state of another run than its name says")
+            with zipfile.ZipFile(io.BytesIO(packed)) as archive:  # its state, as large as it says
+                if any(member.compress_type for member in archive.infolist()):
+                    raise ValueError("its state is packed, which torch never does")
             state = torch.load(io.BytesIO(packed), map_location=device, weights_only=True)
         except FileNotFoundError:
             return None
         except pickle.UnpicklingError:
             set_aside(DamagedError(self.path, "it holds more than tensors and plain values"))
             return None
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (StoreError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # as many kinds as there are ways to spoil a file
             set_aside(DamagedError(self.path, error))
             return None
         return header, state
 
     def started(self) -> str:
-        """When its training began, ISO 8601 in UTC; "" if there is none."""
-        return str(read_header(self.path).get("provenance", {}).get("date", ""))
+        """When its training began, ISO 8601 in UTC; "" if there is none that can be read."""
+        header = read_header(self.path)
+        return header["provenance"]["date"] if header else ""
 
     def remove(self) -> None:
         """Delete the file: its run is complete."""
@@ -131,9 +136,31 @@ def _cause(error: BaseException) -> str:
 def read_header(path: Path) -> dict[str, Any]:
     """A checkpoint's second line, without its tensors; `{}` if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            file.readline(80)
-            header = json.loads(file.readline(1 << 16))
-        return header if isinstance(header, dict) else {}
-    except (OSError, ValueError):
+        return header_of(path)
+    except (FileNotFoundError, StoreError):
         return {}
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """`read_header`, which says what is wrong.
+
+    Raises:
+        DamagedError: the file is damaged, as far as that line tells.
+        FileNotFoundError: there is none.
+        StoreError: it was written by a newer labkit.
+    """
+    try:
+        with opened(path) as file:
+            file.readline(80)
+            return _checked(path, file.readline(MOST_JSON))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, error) from error
+
+
+def _checked(path: Path, text: bytes) -> dict[str, Any]:
+    header = parse(text)
+    refuse_other(path, header)
+    check_header(header, path.stem)
+    return header

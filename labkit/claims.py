@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from labkit import published, stats
+from labkit.config import whole
 from labkit.runs import (
     Run,
     Runs,
@@ -489,5 +490,9 @@ CLAIMS = (
 
 
 def numbered(number: Any) -> Claim:
-    """The claim of that number in the ledger."""
-    return CLAIMS[int(number) - 1]
+    """The claim of that number in the ledger.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return CLAIMS[whole("claim", number, most=len(CLAIMS)) - 1]

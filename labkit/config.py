@@ -31,6 +31,7 @@ SCALES = {
 }
 #: Runs a setting at each scale; so many of the paper scale are part of the package.
 SCALE_SEEDS = {"quick": 1, "paper": 3}
+MOST_EPOCHS = 10_000  # so that a record has a size that its readers can rely on
 
 
 class LabkitError(Exception):
@@ -60,7 +61,7 @@ def number(name: str, value: Any, *, above: float | None = None, least: float = 
         result = math.nan
     if not math.isfinite(result) or result < least or (above is not None and result <= above):
         raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
-    return result
+    return result + 0.0  # no -0.0, which is equal but has another name
 
 
 def whole(name: str, value: Any, *, least: int = 1, most: int = 2**63 - 1) -> int:
@@ -131,7 +132,7 @@ class Config:
             "optimizer": choice("optimizer", self.optimizer, OPTIMIZERS),
             "lr": number("lr", self.lr, above=0),
             "batch_size": whole("batch_size", self.batch_size),
-            "epochs": whole("epochs", self.epochs),
+            "epochs": whole("epochs", self.epochs, most=MOST_EPOCHS),
             "weight_decay": number("weight_decay", self.weight_decay, least=0),
             "init": choice("init", self.init, INITS),
             "normalization": choice("normalization", self.normalization, NORMALIZATIONS),

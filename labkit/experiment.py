@@ -18,7 +18,7 @@ from labkit.config import RECIPE, Config, ConfigError, flag, seed_range
 from labkit.evaluate import NO_ANSWERS, Predictions, evaluate
 from labkit.fast import fit, slim
 from labkit.provenance import provenance, resumed
-from labkit.runs import Run
+from labkit.runs import HISTORY, Run, utc_now
 from labkit.store import DamagedError, Store, StoreError, StoreWarning, set_aside
 from labkit.train import make_optimizer
 
@@ -62,12 +62,8 @@ def running(
     before = retrain_before(retrain)
     digest = config.digest(sha256)
     checkpoint = Checkpoint(store.folder / f"{digest}{SUFFIX}")
-
-    def good(found: Run | None) -> bool:
-        return found is not None and found.provenance["date"] >= before
-
     with contextlib.suppress(DamagedError):
-        if good(found := store.get(digest)):
+        if current(found := store.get(digest), before):
             return already(found, checkpoint, log)
     with contextlib.ExitStack() as claimed:
         try:
@@ -80,11 +76,12 @@ def running(
         except DamagedError as error:
             set_aside(error)
             found = None
-        if good(found):
+        if current(found, before):
             return already(found, checkpoint, log)
         # What a retraining may go on from is only what it has begun itself.
-        if (found and checkpoint.started() <= found.provenance["date"]) or (
-            before != ALWAYS and checkpoint.started() < before
+        started = checkpoint.started()  # "" if it cannot be read; then it is not deleted either
+        if started and (
+            (found and found.dated(started, utc_now())) or (before != ALWAYS and started < before)
         ):
             checkpoint.remove()
         data = datasets.load(config.dataset)
@@ -156,8 +153,7 @@ def at_once(
     missing = []
     for config in configs:
         with contextlib.suppress(DamagedError):
-            found = store.find(config, sha256[config.dataset])
-            if found and found.provenance["date"] >= before:
+            if current(store.find(config, sha256[config.dataset]), before):
                 continue
         missing.append(config)
     if len(missing) < 2 or where.type not in ("cpu", "cuda"):
@@ -171,8 +167,15 @@ def at_once(
     return dict(zip(missing, parallel.in_streams(waiting, where), strict=True))
 
 
-HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
 ALWAYS = "9999"  # later than any date: every recorded run is trained again
+
+
+def current(found: Run | None, before: str) -> bool:
+    """Whether there is a run that need not be trained again.
+
+    A date that is still to come is wrong, and does not say that it was trained since `before`.
+    """
+    return found is not None and (not before or found.dated(before, utc_now()))
 
 
 def retrain_before(retrain: bool | str) -> str:

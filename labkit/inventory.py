@@ -1,37 +1,44 @@
 """`labkit runs`: the runs at hand, finished or not, whole or damaged."""
 
+import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import Timeout
 
-from labkit.checkpoint import SUFFIX, read_header
-from labkit.config import RECIPE, Config, ConfigError, LabkitError
-from labkit.store import SHIPPED, Store, StoreError, load, lock_of
+from labkit.checkpoint import SUFFIX, header_of
+from labkit.config import RECIPE, Config, LabkitError
+from labkit.progress import plain
+from labkit.runs import utc_now
+from labkit.store import SHIPPED, DamagedError, Store, StoreError, lock_of, whole
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
 COLUMNS = ["record", "status", *SETTINGS, "loss", "train_accuracy", "test_accuracy", "seconds"]
-COLUMNS += ["device", "date", "commit", "size", "folder"]
+COLUMNS += ["device", "date", "commit", "size", "folder", "problem"]
 
 
 def listing(store: Store) -> pd.DataFrame:
     """One row a run, checkpoint or damaged file; what is not known is missing.
 
     Columns: `record`, `status` (complete, diverged, partial, training now, damaged, set aside,
-    newer; with the recipe if it is another one), the fields of `Config`, `loss` (mean of the last
-    epoch, nats), `train_accuracy` and `test_accuracy` (0..1), `seconds`, `device`, `date` (of the
-    start, ISO 8601 in UTC), `commit`, `size` (bytes), `folder`.
+    newer; it says if the recipe is another one or the date still to come), the fields of `Config`,
+    `loss` (mean of the last epoch, nats), `train_accuracy` and `test_accuracy` (0..1), `seconds`,
+    `device`, `date` (of the start, ISO 8601 in UTC), `commit`, `size` (bytes), `folder`, `problem`
+    (why a file cannot be read, a sentence). Control characters are spelt out.
     """
     rows = []
     for place in store.places:
-        rows += [_record(path) for path in sorted(place.glob("*.json"))]
-        rows += [_checkpoint(path) for path in sorted(place.glob(f"*{SUFFIX}"))]
+        for pattern in ("*.json", f"*{SUFFIX}"):
+            rows += filter(None, map(_row, sorted(place.glob(pattern))))
         rows += [
             _file(path) | {"status": "set aside"} for path in sorted(place.glob("*.damaged-*"))
         ]
+    rows = [
+        {name: plain(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
     table = pd.DataFrame(rows, columns=COLUMNS)
     whole = ["epochs", "batch_size", "seed", "size"]
     return table.astype(dict.fromkeys(whole, "Int64"))
@@ -103,44 +110,53 @@ def delete(store: Store, record: str) -> list[Path]:
 
 def _file(path: Path) -> dict[str, Any]:
     where = "shipped" if path.parent == SHIPPED else str(path.parent)
-    return {"record": path.name.partition(".")[0], "size": path.stat().st_size, "folder": where}
+    return {"record": path.name.partition(".")[0], "size": _bytes(path), "folder": where}
+
+
+def _bytes(path: Path) -> int:
+    with contextlib.suppress(OSError):  # deleted meanwhile, or a link to nothing
+        return path.stat().st_size
+    return 0
+
+
+def _row(path: Path) -> dict[str, Any] | None:
+    try:
+        return _file(path) | (_checkpoint(path) if path.suffix == SUFFIX else _record(path))
+    except FileNotFoundError:  # deleted just now
+        return None
+    except StoreError as error:
+        status = "damaged" if isinstance(error, DamagedError) else "newer"
+        return _file(path) | {"status": status, "problem": str(error)}
 
 
 def _record(path: Path) -> dict[str, Any]:
-    row = _file(path)
-    row["size"] += sum(part.stat().st_size for part in path.parent.glob(f"{path.stem}-*.npz"))
-    try:
-        run = load(path)
-    except StoreError as error:
-        return row | {"status": "newer" if "newer labkit" in str(error) else "damaged"}
+    text, packed, content, run = whole(path)
     status = "complete"
     if run.diverged:
         status = "diverged at epoch {}, iteration {}".format(*run.diverged)
-    recipe = json.loads(path.read_bytes())["recipe"]
-    return row | {
-        "status": status + (f", recipe {recipe}" if recipe != RECIPE else ""),
+    status += f", recipe {content['recipe']}" * (content["recipe"] != RECIPE)
+    status += ", its date is still to come" * (run.provenance["date"] > utc_now())
+    return {
+        "status": status,
         **run.config.to_dict(),
         "loss": run.history["loss"].iloc[-1],
         "train_accuracy": run.accuracy("train"),
         "test_accuracy": run.accuracy("test"),
         **{name: run.provenance[name] for name in ("seconds", "device", "date", "commit")},
+        "size": len(text) + len(packed),
     }
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    header = read_header(path)
-    try:
-        config, provenance = Config(**header["config"]), header["provenance"]
-        done, _, total = header["iterations"]
-        what = "training now" if _trained_now(path.parent, path.stem) else "partial"
-        return _file(path) | {
-            "status": f"{what}, {done / total:.0%} done",
-            **config.to_dict(),
-            "seconds": header["seconds"],
-            **{name: provenance[name] for name in ("device", "date", "commit")},
-        }
-    except (ConfigError, KeyError, TypeError, ValueError):
-        return _file(path) | {"status": "damaged"}
+    header = header_of(path)
+    done, _, total = header["iterations"]
+    what = "training now" if _trained_now(path.parent, path.stem) else "partial"
+    return {
+        "status": f"{what}, {done / total:.0%} done",
+        **Config(**header["config"]).to_dict(),
+        "seconds": header["seconds"],
+        **{name: header["provenance"][name] for name in ("device", "date", "commit")},
+    }
 
 
 def _setting(config: Config) -> str:

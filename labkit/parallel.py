@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -123,8 +124,8 @@ def in_processes(
         "threads": max(torch.get_num_threads() // many, 1),
         "log": "none" if log == "none" else "named",
         "retrain": retrain,
+        "places": [str(place) for place in store.places],
     }
-    places = os.pathsep.join(str(place) for place in store.places if place != store.shipped)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     children: list[subprocess.Popen[str]] = []
     failed: dict[Config, str] = {}
@@ -142,8 +143,7 @@ def in_processes(
         with tempfile.TemporaryFile("w+") as errors:
             child = subprocess.Popen(
                 [sys.executable, "-m", "labkit.parallel"],
-                env=os.environ
-                | {"LABKIT_RUNS": places, "OMP_NUM_THREADS": str(request["threads"])},
+                env=os.environ | {"OMP_NUM_THREADS": str(request["threads"])},
                 stdin=subprocess.PIPE,  # stays open: it ends when this process does
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -207,12 +207,15 @@ def child() -> None:
     torch.set_num_threads(request["threads"])
     from labkit.experiment import run
 
+    store = Store(Path(request["places"][0]), shipped=None)
+    store.places = [Path(place) for place in request["places"]]
     try:
         run(
             Config(**request["config"]),
             device="cpu",
             retrain=request["retrain"],
             log=request["log"],
+            store=store,
         )
     except DeviceError as error:
         sys.exit(str(error))

@@ -16,7 +16,12 @@ REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
 def say(log: str, line: str) -> None:
     """Print `line` at once, unless the log is "none"."""
     if choice("log", log, LOGS) != "none":
-        print(line, flush=True)
+        print(plain(line), flush=True)
+
+
+def plain(line: str) -> str:
+    """`line` with its control characters spelt out: what files say may end up on a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def track(

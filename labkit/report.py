@@ -43,9 +43,10 @@ from labkit.config import (
     scale_name,
     seed_range,
 )
+from labkit.files import MOST_JSON, parse, read, write_atomically
 from labkit.provenance import commit
 from labkit.runs import Run
-from labkit.store import Store, StoreError, write_atomically
+from labkit.store import Store, StoreError
 
 NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -175,9 +176,9 @@ def evidence(page: Path) -> Path:
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest in a folder of evidence; `{}` if there is none that can be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = parse(read(folder / MANIFEST, MOST_JSON))
         return manifest if isinstance(manifest["files"] | manifest["notebooks"], dict) else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 

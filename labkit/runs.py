@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from labkit.config import Config
+
+#: The columns of `Run.history` that every record has; a later one may have more.
+HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +64,13 @@ class Run:
         """Whether each test image was answered rightly, bool `[n]`."""
         return self.test_predicted == self.test_labels
 
+    def dated(self, since: str, until: str) -> bool:
+        """Whether the run was begun in that time; both ends are dates, ISO 8601 in UTC.
+
+        A date that was still to come when somebody asks, and so is wrong, is never in it.
+        """
+        return since <= self.provenance["date"] <= until
+
     def accuracy(self, split: str) -> float:
         """The share of right answers on "train" or "test" after the last epoch, 0..1.
 
@@ -67,6 +78,11 @@ class Run:
         """
         counts = self.confusion[split]
         return float(np.trace(counts) / counts.sum()) if counts.any() else float("nan")
+
+
+def utc_now() -> str:
+    """The date and time, as the dates of runs: ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one a seed

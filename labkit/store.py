@@ -2,16 +2,18 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,12 +21,15 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from labkit import progress
-from labkit.config import RECIPE, Config, LabkitError, identity
+from labkit.config import RECIPE, Config, LabkitError
+from labkit.files import MOST_JSON, parse, read, version, write_atomically
+from labkit.integrity import ARRAYS, MOST_ARRAYS, check_record, checksum, unpack
 from labkit.runs import Run
 
 FORMAT = 2  # of the files; every format states its checksum as this one does
 SHIPPED = Path(__file__).parent / "records"  # the report's own runs, part of the package
-ARRAYS = ("iteration_loss", "test_labels", "test_predicted", "test_confidence")
+MOST_SAID = 400  # characters of what is wrong with a file
+NAME = re.compile("[0-9a-f]{12}")  # of a run
 
 
 class StoreError(LabkitError):
@@ -35,12 +40,22 @@ class DamagedError(StoreError):
     """A file that is not as it was written."""
 
     def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(f"{path} is damaged: {reason}.")
+        said = progress.plain(str(reason)).rstrip(".")
+        super().__init__(f"{path} is damaged: {said[:MOST_SAID]}.")
         self.path = path
 
 
 class StoreWarning(UserWarning):
     """Something about the kept runs that the user should know and that stops nothing."""
+
+
+class Record(NamedTuple):
+    """A whole record: its two files as they are, what the first one says, and the run."""
+
+    text: bytes
+    packed: bytes
+    content: dict[str, Any]
+    run: Run
 
 
 class Store:
@@ -54,6 +69,9 @@ class Store:
         folder: where to write; by default the first folder of `$LABKIT_RUNS`, or this user's data
             folder. `$LABKIT_RUNS` may go on with folders to look into as well, as `$PATH` does.
         shipped: where to look last.
+
+    Raises:
+        StoreError: a name is too long for a folder.
     """
 
     def __init__(self, folder: Path | None = None, shipped: Path | None = SHIPPED) -> None:
@@ -62,6 +80,15 @@ class Store:
         self.places = [Path(name).expanduser() for name in named if name] or [Path(default)]
         self.folder, self.shipped = self.places[0], shipped
         self.places += [shipped] if shipped else []
+        for place in self.places:
+            try:
+                place.stat()
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    raise StoreError(
+                        f"LABKIT_RUNS names a folder {str(place)[:50]!r}...; no folder can have a "
+                        f"name of {len(str(place)):,} characters."
+                    ) from error
 
     def find(self, config: Config, data_sha256: str) -> Run | None:
         """The run of exactly this config, data and `RECIPE`; None if there is none.
@@ -75,31 +102,62 @@ class Store:
     def get(self, digest: str) -> Run | None:
         """The run that is kept under this name; None if there is none.
 
-        A damaged record in a folder that is only read gets a warning, and the next is looked at.
+        A record that cannot be read gets a warning if there is a good one in another folder. Two
+        folders with other numbers of the run get a warning too, and the first one's are given.
 
         Raises:
-            DamagedError: its record is damaged.
+            DamagedError: its record is damaged, and nowhere else is there a good one.
             StoreError: its record was written by a newer labkit.
         """
-        for place in self.places:
-            path = place / f"{digest}.json"
-            try:
-                if path.is_file():
-                    return load(path)
-            except DamagedError as error:
-                if place == self.folder:
-                    raise
-                warnings.warn(f"{error} It is left out.", StoreWarning, stacklevel=2)
-        return None
+        found = self._first(digest)
+        return found.run if found else None
 
     def copy(self, digest: str, folder: Path) -> None:
-        """Copy a record and its arrays, byte by byte, into another folder; nothing if not there."""
-        for place in self.places:
-            if (path := place / f"{digest}.json").is_file():
-                arrays = json.loads(path.read_bytes())["arrays"]["file"]
-                for name in (arrays, path.name):
-                    write_atomically(folder / name, (place / name).read_bytes())
-                return
+        """Copy the record that `get` reads, byte by byte, into another folder; nothing if none.
+
+        Raises:
+            OSError: the folder cannot be written.
+            StoreError: as `get`.
+        """
+        if found := self._first(digest):
+            write_atomically(folder / found.content["arrays"]["file"], found.packed)
+            write_atomically(folder / f"{digest}.json", found.text)
+
+    def _first(self, digest: str) -> Record | None:
+        own: DamagedError | None = None
+        for place in self.places if NAME.fullmatch(digest) else []:
+            try:
+                found = whole(place / f"{digest}.json")
+            except FileNotFoundError:
+                continue
+            except StoreError as error:
+                if place != self.folder:
+                    _warn(f"{error} It is left out.")
+                    continue
+                if not isinstance(error, DamagedError):
+                    raise
+                own = error
+                continue
+            if own:
+                _warn(f"{own} The one in {place} is used instead.")
+            self._compare(found, place)
+            return found
+        if own:
+            raise own
+        return None
+
+    def _compare(self, found: Record, place: Path) -> None:
+        """Warn of a later folder with other numbers; the shipped ones are there to be replaced."""
+        name = f"{found.run.digest}.json"
+        for other in self.places[self.places.index(place) + 1 :]:
+            if other not in (SHIPPED, self.shipped) and version(other / name):
+                with contextlib.suppress(OSError, ValueError):  # the listing says so
+                    arrays = parse(read(other / name, MOST_JSON)).get("arrays")
+                    if arrays != found.content["arrays"]:
+                        _warn(
+                            f"the run {found.run.digest} has other numbers in {other} than in "
+                            f"{place}; those in {place} are used."
+                        )
 
     def save(self, run: Run) -> Run:
         """Keep `run`; the run with its checksum.
@@ -108,14 +166,19 @@ class Store:
             StoreError: the folder cannot be written, or the disk is full.
         """
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{name: getattr(run, name) for name in ARRAYS})
+        arrays = {name: getattr(run, name) for name in ARRAYS}
+        known = {name: array for name, array in arrays.items() if array is not None}
+        np.savez_compressed(buffer, **known)
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         record = {
             "format": FORMAT,
             "recipe": RECIPE,
             "config": run.config.to_dict(),
             "data_sha256": run.data_sha256,
-            "history": json.loads(run.history.to_json(orient="records", double_precision=15)),
+            "history": [
+                {name: value if np.isfinite(value) else None for name, value in row.items()}
+                for row in run.history.to_dict("records")
+            ],
             "confusion": {split: counts.tolist() for split, counts in run.confusion.items()},
             "provenance": run.provenance,
             "arrays": {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256},
@@ -171,57 +234,78 @@ def lock_of(folder: Path, digest: str) -> FileLock:
     return FileLock(folder / ".locks" / f"{digest}.lock")
 
 
-def checksum(record: dict[str, Any]) -> str:
-    """SHA-256 of a record's content, whatever its spaces and the order of its keys."""
-    content = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def load(path: Path) -> Run:
     """The run whose record is the JSON file at `path`; nothing in it is executed.
 
     Raises:
         DamagedError: it is not as it was written, or not under the name that its content has.
+        FileNotFoundError: there is none.
         StoreError: it was written by a newer labkit.
     """
+    return whole(path).run
+
+
+def whole(path: Path) -> Record:
+    """`load`, with the files themselves."""
+    before = version(path)
     try:
-        record = json.loads(path.read_bytes())
-        refuse_newer(path, record["format"])
-        if record["format"] < FORMAT:
-            raise ValueError("it was written by an older labkit, in another format")
-        if identity(record["config"], record["recipe"], record["data_sha256"]) != path.stem:
-            raise ValueError("it is the record of another run than its name says")
-        if record["sha256"] != checksum(record):
+        found = parts(path)
+        if found.run.checksum != checksum(found.content):
             raise ValueError("its content does not have the checksum that it states")
-        packed = (path.parent / record["arrays"]["file"]).read_bytes()
-        if hashlib.sha256(packed).hexdigest() != record["arrays"]["sha256"]:
-            raise ValueError("its arrays do not have the checksum that it states")
-        arrays = np.load(io.BytesIO(packed), allow_pickle=False)
-        return Run(
-            config=Config(**record["config"]),
-            data_sha256=record["data_sha256"],
-            history=pd.DataFrame(record["history"], dtype=float).astype({"epoch": int}),
-            confusion={split: np.array(counts) for split, counts in record["confusion"].items()},
-            provenance=record["provenance"],
-            checksum=record["sha256"],
-            recorded=True,
-            **{name: arrays[name] for name in ARRAYS},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return found
+    except (OSError, ValueError) as error:
+        if version(path) != before:  # another process has just replaced it
+            return whole(path)
+        if not before and isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise FileNotFoundError(f"there is no {path}") from error
         raise DamagedError(path, error) from error
 
 
-def refuse_newer(path: Path, written: int) -> None:
-    """Refuse a file of a format that this version does not know.
+def parts(path: Path) -> Record:
+    """A record, whose content need not have the checksum that it states.
 
     Raises:
-        StoreError: the file was written by a newer labkit.
+        OSError: it cannot be read.
+        StoreError: it was written by a newer labkit.
+        ValueError: it is not as any record is; says where.
     """
+    text = read(path, MOST_JSON)
+    content = parse(text)
+    refuse_other(path, content)
+    config = check_record(content, path.stem)
+    packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
+    run = Run(
+        config=config,
+        data_sha256=content["data_sha256"],
+        history=pd.DataFrame(content["history"], dtype=float).astype({"epoch": int}),
+        confusion={split: np.array(counts) for split, counts in content["confusion"].items()},
+        provenance=content["provenance"],
+        checksum=content["sha256"],
+        recorded=True,
+        **unpack(packed, content["arrays"]["sha256"], config),
+    )
+    return Record(text, packed, content, run)
+
+
+def refuse_other(path: Path, content: dict[str, Any]) -> None:
+    """Refuse a file of another format than this version writes.
+
+    Raises:
+        StoreError: it was written by a newer labkit.
+        ValueError: by an older one, or it states no format.
+    """
+    written = content.get("format")
+    if not isinstance(written, int) or written < FORMAT:
+        raise ValueError("it was written by an older labkit, in another format")
     if written > FORMAT:
         raise StoreError(
             f"{path} was written by a newer labkit (format {written}; this one reads up to "
             f"{FORMAT}); update labkit, or set LABKIT_RUNS to another folder."
         )
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, StoreWarning, stacklevel=5)
 
 
 def set_aside(error: DamagedError) -> None:
@@ -234,29 +318,3 @@ def set_aside(error: DamagedError) -> None:
         StoreWarning,
         stacklevel=2,
     )
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` in one step when the block ends.
-
-    A crash or an error in between leaves the old file whole.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are private; records are meant to be shared
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content` in one step."""
-    with replacing(path) as file:
-        file.write(content)

@@ -492,14 +492,15 @@ def layers(config: Config) -> Table:
 
 
 @made
-def provenance(runs: Runs, since: str = "9999") -> Table:
+def provenance(runs: Runs, since: str = "9999", until: str = "9999") -> Table:
     """What ran, when, where and from which commit; the record's name finds it in the store.
 
-    `since` is the date, ISO 8601 in UTC, from which on a recorded run counts as trained now.
+    A recorded run that was begun between `since` and `until`, dates in ISO 8601 in UTC, counts as
+    trained now.
     """
 
     def recorded(run: Run) -> bool:
-        return run.recorded and run.provenance["date"] < since
+        return run.recorded and not run.dated(since, until)
 
     rows = [
         {

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import diverged_run, made_up_run
 
-from labkit import claims, published, tables
+from labkit import claims, conclusions, published, tables
 from labkit.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, Finding, judge, numbered, verdict
+from labkit.config import ConfigError
 
 OTHERS = {(d, (d + 1) % 10): 5 for d in range(10)}
 
@@ -32,6 +33,14 @@ def test_several_comparisons_make_one_verdict():
     assert verdict([yes, yes]) == REPRODUCED
     assert verdict([yes, no, open_]) == CONTRADICTED
     assert verdict([yes, open_]) == "not separable at n = 2"
+
+
+@pytest.mark.parametrize("number", [0, -1, 9, "two", 1.5, None, True])
+def test_a_claim_that_there_is_not_is_a_sentence(number):
+    with pytest.raises(
+        ConfigError, match=r"claim is .*; it must be a whole number of 1 or more and"
+    ):
+        conclusions.claim(number, {"": [made_up_run()]})
 
 
 def test_the_ledger_names_each_claim_once_and_what_it_rests_on():

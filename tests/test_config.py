@@ -60,6 +60,7 @@ def test_values_that_are_plain_are_read_as_meant(field, given_value, meant):
         ("batch_size", float("inf"), "whole number"),
         ("epochs", -1, "whole number of 1 or more"),
         ("epochs", None, "whole number"),
+        ("epochs", 10_001, "at most 10000"),
         ("weight_decay", -1, "0 or more"),
         ("seed", -1, "0 or more"),
         ("seed", 2**70, "whole number"),
@@ -72,6 +73,12 @@ def test_a_bad_value_gets_a_sentence_with_field_value_and_rule(field, value, sai
     sentence = str(caught.value)
     assert sentence.startswith(f"{field} is {value!r}; it must be ")
     assert said in sentence
+
+
+def test_minus_nought_is_the_same_run_as_nought():
+    for value in (-0.0, "-0", "-0.0"):
+        config = Config(weight_decay=value)
+        assert config.digest("data") == Config(weight_decay=0.0).digest("data")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 3999])
@@ -121,7 +128,8 @@ def test_anything_is_a_config_that_round_trips_through_its_record_or_a_sentence(
         return
     assert Config(**config.to_dict()) == config
     assert all(type(v) in (str, int, float, bool) for v in config.to_dict().values())
-    run = dataclasses.replace(made_up_run(), config=config)
+    run = dataclasses.replace(made_up_run(losses=(1.0,) * config.epochs), config=config)
+    run = dataclasses.replace(run, iteration_loss=run.iteration_loss[:, :1])
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder), shipped=None)
         store.save(run)

@@ -3,6 +3,7 @@
 The same at length is `tests/torture.py`.
 """
 
+import itertools
 import json
 import os
 import random
@@ -13,17 +14,19 @@ import time
 from pathlib import Path
 
 import jupyter_client
+import numpy as np
 import pytest
 import torch
 import torture
 from conftest import made_up_run
 from test_store import Bomb, RestrictedFileSize
 
-from labkit import checkpoint, experiment
+from labkit import checkpoint, experiment, inventory
 from labkit import model as models
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import Config
 from labkit.data import DeviceError
+from labkit.evaluate import Predictions
 from labkit.experiment import train_run
 from labkit.store import Store, StoreError, StoreWarning
 from labkit.train import fit, make_optimizer
@@ -170,7 +173,8 @@ def test_a_divergence_survives_an_interruption(small, often, tmp_path, monkeypat
 
 def state_of(config, path, **changes):
     """A checkpoint file with one tensor in it."""
-    header = {"config": config.to_dict(), "recipe": 1, "data_sha256": "made up", **changes}
+    run = made_up_run(losses=(1.0,) * config.epochs, seed=config.seed)
+    header = torture.header_of(run, 3) | changes
     state = Checkpoint(path / f"{config.digest('made up')}{SUFFIX}")
     state.save(header, {"weights": torch.ones(3)})
     return state
@@ -180,10 +184,10 @@ def test_a_checkpoint_of_another_run_or_format_is_set_aside_or_refused(tmp_path,
     state = state_of(Config(seed=1), tmp_path)
     os.rename(state.path, tmp_path / f"{Config().digest('made up')}{SUFFIX}")
     moved = Checkpoint(tmp_path / f"{Config().digest('made up')}{SUFFIX}")
-    with pytest.warns(StoreWarning, match="the state of another run .* set aside"):
+    with pytest.warns(StoreWarning, match="of another run .* set aside"):
         assert moved.load(CPU) is None
     state = state_of(Config(), tmp_path, format=0)
-    with pytest.warns(StoreWarning, match="written by another version of labkit"):
+    with pytest.warns(StoreWarning, match="written by an older labkit"):
         assert state.load(CPU) is None
     with pytest.raises(StoreError, match="written by a newer labkit"):
         state_of(Config(), tmp_path, format=10**6).load(CPU)
@@ -244,6 +248,61 @@ def test_a_retraining_goes_on_from_its_own_checkpoint_alone(small, often, monkey
     assert times_resumed(retrain=True) == 1
     assert times_resumed(retrain=True) == 0
     assert not path.exists()
+
+
+def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
+    """Its header holds more epochs than fit into 64 kB."""
+    monkeypatch.setattr("labkit.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    monkeypatch.setattr(experiment, "predict", lambda *_: answers)
+    labels = small.test.labels.numpy().astype("u1")
+    answers = dict.fromkeys(
+        ("train", "test"), Predictions(labels, labels, np.ones(len(labels), "f4"))
+    )
+    losses = torch.tensor(1.0)
+    monkeypatch.setattr(
+        experiment, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)
+    )
+    config = Config(batch_size=200, epochs=1500)
+    experiment.run(config, device="cpu", log="none")
+    path = own_store / f"{config.digest('small')}{SUFFIX}"
+    time.sleep(1.1)  # dates are in seconds
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "EVERY", 0.0)
+        patch.setattr(checkpoint, "OVERHEAD", 1e9)
+        patch.setattr(Checkpoint, "due", lambda self: False)
+        due = iter(range(10**6))
+        patch.setattr(Checkpoint, "due", lambda self: next(due) == 1200)
+        stopped = Checkpoint.save
+
+        def stop(self, header, state):
+            stopped(self, header, state)
+            raise KeyboardInterrupt
+
+        patch.setattr(Checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(config, device="cpu", log="none", retrain=True)
+    assert path.read_bytes().index(b"\n", 65) > 1 << 16
+    assert checkpoint.read_header(path)["iterations"] == [1201, 1, 1500]
+    statuses = inventory.listing(Store(shipped=None))["status"]
+    assert sorted(statuses) == ["complete", "partial, 80% done"]
+    again = experiment.run(config, device="cpu", log="none", retrain=True)
+    assert len(again.provenance["resumed"]) == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_not_deleted(
+    small, often, monkeypatch, own_store
+):
+    monkeypatch.setattr("labkit.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    config = Config(batch_size=50, epochs=1, lr=0.001)
+    experiment.run(config, device="cpu", log="none")
+    path = own_store / f"{config.digest('small')}{SUFFIX}"
+    path.write_bytes(b"what a later version may write")
+    with pytest.warns(StoreWarning, match="set aside"):
+        experiment.run(config, device="cpu", log="none", retrain=True)
+    (aside,) = own_store.glob("*.damaged-*")
+    assert aside.read_bytes() == b"what a later version may write"
 
 
 def test_a_checkpoint_left_by_a_kill_after_the_end_goes(small, often, monkeypatch, own_store):
@@ -325,8 +384,8 @@ def test_other_errors_are_not_taken_for_the_hardwares(small, monkeypatch):
 
 
 def test_a_checkpoint_header_can_be_read_alone_and_never_fails(tmp_path):
-    state = state_of(Config(), tmp_path, iterations=[3, 2, 6])
-    assert checkpoint.read_header(state.path)["iterations"] == [3, 2, 6]
+    state = state_of(Config(), tmp_path)
+    assert checkpoint.read_header(state.path)["iterations"] == [3, 5, 50]
     for content in (b"", b"\n\n", b"x\n{", b"x\n[1]\n", bytes(500)):
         state.path.write_bytes(content)
         assert checkpoint.read_header(state.path) == {}

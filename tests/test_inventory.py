@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+import torture
 from click.testing import CliRunner
 from conftest import made_up_run
 
@@ -38,15 +39,8 @@ def store(own_store, monkeypatch):
 def partial(store: Store, **settings: object) -> str:
     """A checkpoint of a run that is 30 % done; the name of its record."""
     run = made_up_run(**settings)
-    header = {
-        "recipe": 1,
-        "config": run.config.to_dict(),
-        "data_sha256": run.data_sha256,
-        "provenance": run.provenance,
-        "iterations": [3, 5, 10],
-        "seconds": 1.5,
-    }
-    Checkpoint(store.folder / f"{run.digest}{SUFFIX}").save(header, {"w": torch.ones(2)})
+    state = Checkpoint(store.folder / f"{run.digest}{SUFFIX}")
+    state.save(torture.header_of(run, 3), {"w": torch.ones(2)})
     return run.digest
 
 

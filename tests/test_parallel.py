@@ -1,6 +1,7 @@
 """Several runs at once: the same runs as one after another, and none left behind."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -48,6 +49,24 @@ def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp
     retrained = experiment.run_all(SETTINGS, device="cpu", retrain=True, log="none")
     assert retrained["lr 0.001"][0].provenance["date"] > first
     assert torture.same(retrained["lr 0.001"][0], together["lr 0.001"][0])
+
+
+def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
+    """Even if a folder's name has the sign that stands between two folders in LABKIT_RUNS."""
+    store = Store(tmp_path / f"a{os.pathsep}b", shipped=tmp_path / "shipped")
+    made = [
+        made_up_run(losses=(1.0,), batch_size=1000, lr=lr, epoch_accuracy=False)
+        for lr in (0.001, 0.01)
+    ]
+    made = [dataclasses.replace(run, data_sha256=CHECKSUMS["mnist-5k"]) for run in made]
+    assert [run.config for run in made] == list(SETTINGS.values())
+    store.save(made[0])
+    Store(tmp_path / "shipped", shipped=None).save(made[1])
+    runs = parallel.in_processes(SETTINGS.values(), CHECKSUMS, store, "epoch", False)
+    assert len(runs) == 2
+    said = capsys.readouterr().out
+    assert said.count("recorded 2026-01-02") == 2 and "Train Epoch" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{os.pathsep}b", "shipped"]
 
 
 def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path, monkeypatch):

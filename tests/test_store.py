@@ -1,18 +1,29 @@
 """The store: what is kept comes back as it was, or not at all; and who trains what when."""
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
+import textwrap
 import threading
+import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torture
 from conftest import made_up_run
 
-from labkit import experiment
+from labkit import experiment, inventory, tables
+from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import Config, ConfigError
+from labkit.data import Split
 from labkit.store import (
+    ARRAYS,
     DamagedError,
     Store,
     StoreError,
@@ -21,11 +32,45 @@ from labkit.store import (
     set_aside,
     write_atomically,
 )
+from labkit.verify import record_problems
 
 
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "kept", shipped=None)
+
+
+def npz(run, replaced=None, **arrays):
+    """The arrays of a run as they are kept; with others, without those that are None, or with the
+    bytes of some members replaced."""
+    kept = {name: getattr(run, name) for name in ARRAYS} | arrays
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in kept.items():
+            content = io.BytesIO()
+            np.save(content, 0 if array is None else array)
+            if array is not None:
+                archive.writestr(
+                    f"{name}.npy", (replaced or {}).get(f"{name}.npy") or content.getvalue()
+                )
+    return buffer.getvalue()
+
+
+def forge(store, run, change=None, packed=None, stated=True):
+    """Change the record of `run` or its arrays, and state every name and checksum to fit."""
+    path = store.folder / f"{run.digest}.json"
+    record = json.loads(path.read_text())
+    if packed is not None:
+        sha256 = hashlib.sha256(packed).hexdigest()
+        (store.folder / record["arrays"]["file"]).unlink(missing_ok=True)
+        record["arrays"] = {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256}
+        (store.folder / record["arrays"]["file"]).write_bytes(packed)
+    if change:
+        changed = change(record)
+        record = changed if isinstance(changed, dict) and "format" in changed else record
+    if stated:
+        record["sha256"] = checksum(record)
+    path.write_text(json.dumps(record, indent=1))
 
 
 def test_a_run_comes_back_as_it_was_kept(store):
@@ -42,6 +87,33 @@ def test_a_run_comes_back_as_it_was_kept(store):
         assert kept.dtype == original.dtype and np.array_equal(kept, original)
     assert np.array_equal(found.confusion["test"], run.confusion["test"])
     json.loads(path.read_text(), parse_constant=pytest.fail)  # standard JSON: no NaN in it
+
+
+def test_a_loss_is_kept_to_its_last_bit(store):
+    losses = [float(np.float32(loss)) for loss in (1 / 3, 1e-5 / 3, 1e-9 / 3, 1e-20 / 3)]
+    run = made_up_run(losses=tuple(losses))
+    run.history["seconds"] = [0.1 + 0.2, 1e-7 / 3, 1 / 7, 1e5 / 7]
+    run.history["train_accuracy"] = [1 / 3, np.nan, 2 / 3, 1.0]
+    store.save(run)
+    found = store.get(run.digest)
+    assert found.history.equals(run.history) and list(found.history["loss"]) == losses
+
+
+def test_an_honest_run_with_small_losses_is_returned_as_it_is_read_and_verified(
+    small, store, monkeypatch
+):
+    train = Split(small.train.images[:100], small.train.labels[:100])
+    monkeypatch.setattr("labkit.data.load", lambda name: dataclasses.replace(small, train=train))
+    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    config = Config(batch_size=100, lr=0.001, epochs=25, epoch_accuracy=False)
+    run = experiment.run(config, device="cpu", log="none", store=store)
+    assert run.history["loss"].min() < 3e-4
+    found = store.get(run.digest)
+    assert found.history.equals(run.history) and found.checksum == run.checksum
+    assert found.history.index.equals(run.history.index)
+    assert found.provenance == run.provenance and torture.same(found, run)
+    assert all(found.confusion[s].dtype == run.confusion[s].dtype for s in ("train", "test"))
+    assert record_problems(store.folder / f"{run.digest}.json") == []
 
 
 def test_missing_epoch_accuracies_survive_the_record(store):
@@ -126,7 +198,7 @@ def test_a_record_under_another_runs_name_is_noticed(store):
     run, other = made_up_run(), made_up_run(seed=1)
     store.save(run)
     os.rename(store.folder / f"{run.digest}.json", store.folder / f"{other.digest}.json")
-    with pytest.raises(DamagedError, match="the record of another run than its name says"):
+    with pytest.raises(DamagedError, match="of another run than its name says"):
         store.get(other.digest)
 
 
@@ -156,15 +228,8 @@ def test_a_record_of_a_newer_version_is_refused_and_stays(store, monkeypatch):
 def test_records_are_read_without_executing_anything(store):
     run = made_up_run()
     store.save(run)
-    (path,) = store.folder.glob("*.npz")
-    packed = io.BytesIO()
-    np.savez(packed, iteration_loss=np.array([Bomb()], dtype=object))
-    path.write_bytes(packed.getvalue())
-    record = json.loads((store.folder / f"{run.digest}.json").read_text())
-    record["arrays"]["sha256"] = hashlib.sha256(packed.getvalue()).hexdigest()
-    record["sha256"] = checksum(record)
-    (store.folder / f"{run.digest}.json").write_text(json.dumps(record))
-    with pytest.raises(DamagedError, match="allow_pickle"):
+    forge(store, run, packed=npz(run, iteration_loss=np.array([[Bomb()] * 4] * 2, dtype=object)))
+    with pytest.raises(DamagedError, match=r"iteration_loss is object\[2, 4\] instead of <f4"):
         store.get(run.digest)
 
 
@@ -184,6 +249,87 @@ def test_several_folders_are_read_and_the_first_is_written(tmp_path, monkeypatch
     assert store.get(run.digest).recorded and store.folder == tmp_path / "first"
     store.save(run)
     assert (tmp_path / "first" / f"{run.digest}.json").exists()
+
+
+def spoil(store, run, part):
+    """Spoil the record of `run` in one of its two files, or lose its arrays."""
+    name = "*.json" if part == "json" else "*.npz"
+    (path,) = store.folder.glob(f"{run.digest}{name}")
+    path.unlink() if part == "lost" else path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize("part", ["json", "npz", "lost"])
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_bad_record_is_left_out_where_there_is_a_good_one(tmp_path, monkeypatch, part, bad):
+    run, names = made_up_run(), ("own", "shared", "good")
+    own, shared, good = (Store(tmp_path / name, shipped=None) for name in names)
+    for each in ((own, shared)[bad], good):
+        each.save(run)
+    spoil((own, shared)[bad], run, part)
+    monkeypatch.setenv("LABKIT_RUNS", os.pathsep.join(str(tmp_path / name) for name in names))
+    store = Store(shipped=None)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    named = rf"/{names[bad]}/{run.digest}.json is damaged: "
+    with pytest.warns(StoreWarning, match=named):
+        assert store.get(run.digest).checksum
+    with pytest.warns(StoreWarning, match=named):
+        store.copy(run.digest, copies)
+    for path in copies.iterdir():
+        assert path.read_bytes() == (good.folder / path.name).read_bytes()
+    assert len(list(copies.iterdir())) == 2
+    monkeypatch.setattr("labkit.data.checksum", lambda dataset: run.data_sha256)
+    with pytest.warns(StoreWarning, match=named):
+        assert experiment.run(run.config, device="cpu", log="none").recorded
+
+
+def test_of_two_folders_with_other_numbers_the_first_is_read_and_both_are_named(
+    tmp_path, monkeypatch
+):
+    run = made_up_run(losses=(1.0, 0.5))
+    first = Store(tmp_path / "first", shipped=None)
+    second = Store(tmp_path / "second", shipped=None)
+    first.save(run)
+    monkeypatch.setenv("LABKIT_RUNS", f"{tmp_path / 'first'}{os.pathsep}{tmp_path / 'second'}")
+    store = Store(shipped=tmp_path / "shipped")
+    Store(tmp_path / "shipped", shipped=None).save(made_up_run(losses=(1.0, 0.1)))  # goes last
+    second.save(dataclasses.replace(run, provenance=run.provenance | {"commit": "other"}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert store.get(run.digest).provenance["commit"] == "abc"  # the same numbers
+    second.save(made_up_run(losses=(1.0, 0.25)))
+    with pytest.warns(StoreWarning, match="other numbers in .*/second than in .*/first;"):
+        assert store.get(run.digest).history["loss"][1] == 0.5
+
+
+def test_a_record_that_is_being_replaced_is_read_all_the_same(tmp_path):
+    """Another process replaces it all the time; whoever reads gets the one or the other."""
+    source = """
+        import os, sys
+        from pathlib import Path
+        from conftest import made_up_run
+        from labkit.store import Store
+        os.fsync = lambda file: None  # only a power cut needs it
+        store = Store(Path(sys.argv[1]), shipped=None)
+        runs = [made_up_run(losses=(1.0, 0.5)), made_up_run(losses=(1.0, 0.25))]
+        for number in range(1500):
+            store.save(runs[number % 2])
+            if not number:
+                print(flush=True)
+    """
+    run, seen = made_up_run(), set()
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    }
+    command = [sys.executable, "-c", textwrap.dedent(source), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
+        writer.stdout.readline()
+        store, path, tries = Store(tmp_path, shipped=None), tmp_path / f"{run.digest}.json", 0
+        while writer.poll() is None:
+            seen.add(store.get(run.digest).history["loss"][1])
+            assert record_problems(path) == []
+            tries += 1
+    assert writer.returncode == 0 and seen == {0.5, 0.25}, tries
 
 
 def test_a_lock_is_waited_for_said_so_and_freed(store, capsys):
@@ -277,6 +423,29 @@ def test_a_recorded_run_is_not_trained_again_unless_asked(monkeypatch, capsys):
     assert len(trained) == 3
     with pytest.raises(ConfigError, match="retrain is 'maybe'; it must be true, false or a date"):
         experiment.run(config, device="cpu", retrain="maybe")
+
+
+def test_a_record_dated_in_the_future_does_not_count_as_trained_since(monkeypatch, own_store):
+    trained = counting(monkeypatch)
+    run, ahead = made_up_run(losses=(1.0,)), "2999-01-01T00:00:00+00:00"
+    forged = dataclasses.replace(run, provenance=run.provenance | {"date": ahead})
+    store = Store(shipped=None)
+    for retrain in ("2026-01-02T03:04:05", True):
+        store.save(forged)
+        options = {"device": "cpu", "log": "none", "store": store}
+        assert experiment.run(run.config, **options).provenance["date"] == ahead
+        state = Checkpoint(store.folder / f"{run.digest}{SUFFIX}")
+        state.save(torture.header_of(run, 1), {})  # of a retraining that was killed
+        removed = []
+        monkeypatch.setattr(Checkpoint, "remove", lambda _, to=removed: to.append(len(trained)))
+        assert not experiment.run(run.config, retrain=retrain, **options).recorded
+        assert removed == [len(trained)]  # not before the end
+        assert store.get(run.digest).provenance["date"] == "2026-01-02T03:04:05+00:00"
+    assert len(trained) == 2
+    found = tables.provenance({"": [dataclasses.replace(forged, recorded=True)]}, "2026", "2027")
+    assert list(found.frame["source"]) == ["recorded"]
+    store.save(forged)
+    assert inventory.listing(store)["status"][0] == "complete, its date is still to come"
 
 
 def test_run_all_gives_every_setting_every_seed(monkeypatch):

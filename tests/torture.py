@@ -158,6 +158,24 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
     return counts
 
 
+def sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def header_of(run: Run, done: int, iterations: int = 5) -> dict[str, object]:
+    """The header of a checkpoint of `run` after `done` steps, `iterations` an epoch."""
+    return {
+        "recipe": 1,
+        "config": run.config.to_dict(),
+        "data_sha256": run.data_sha256,
+        "provenance": run.provenance,
+        "iterations": [done, iterations, iterations * run.config.epochs],
+        "history": run.history[: done // iterations].to_dict("records"),
+        "seconds": 1.5,
+        "epoch_seconds": 0.5,
+    }
+
+
 def files(folder: Path) -> list[Path]:
     """The checkpoints in a folder of runs."""
     return [path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
@@ -217,8 +235,7 @@ def damage(folder: Path, run: Run, times: int, chance: random.Random) -> Counter
     (arrays,) = store.folder.glob("*.npz")
     state = Checkpoint(store.folder / f"{run.digest}{SUFFIX}")
     weights = {"weights": torch.randn(300)}
-    identity = {"config": run.config.to_dict(), "recipe": 1, "data_sha256": run.data_sha256}
-    state.save(identity, weights)
+    state.save(header_of(run, 1), weights)
     good = {path: path.read_bytes() for path in (record, arrays, state.path)}
     counts: Counter[str] = Counter()
     for _ in range(times):
