@@ -33,9 +33,10 @@ def run(
 ) -> Run:
     """The run of `config`: read from the store, or trained on `device` and kept there.
 
-    A training that was interrupted goes on from its last checkpoint. While another process trains
-    the same run, this one waits for it. Where the store cannot be written the run is trained all
-    the same, and a warning says that it is not kept.
+    A training that was interrupted goes on from its last checkpoint, with as many threads as it
+    began with, and ends with the same bits if the type of machine and the versions are the same
+    too. While another process trains the same run, this one waits for it. Where the store cannot
+    be written the run is trained all the same, and a warning says that it is not kept.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
@@ -120,7 +121,9 @@ def run_all(
     """The runs of every setting with every seed: label → runs, in the order of the seeds.
 
     Several that must be trained are trained at once: on a CPU a process and a share of the cores
-    for each, on an NVIDIA GPU in one process. The other arguments are those of `run`.
+    for each, on an NVIDIA GPU in one process. The share follows from all the runs that are asked
+    for, recorded or not: called again after a kill, each ends with the same bits. Asked for
+    alone, a run has all the cores, and so other last bits. The other arguments are those of `run`.
 
     Args:
         seeds: how many (the seeds 0, 1, ...) or which.
@@ -135,18 +138,20 @@ def run_all(
         label: [config.replace(seed=seed) for seed in chosen] for label, config in settings.items()
     }
     configs = list(dict.fromkeys(config for group in groups.values() for config in group))
-    trained = at_once(configs, device, retrain, log, store or Store())
-    options = {"device": device, "retrain": retrain, "log": log, "store": store}
-    return {
-        label: [trained.get(config) or run(config, **options) for config in group]
-        for label, group in groups.items()
-    }
+    cores, each = torch.get_num_threads(), parallel.threads_each(configs)
+    runs = at_once(configs, each, device, retrain, log, store or Store())
+    for config in configs:
+        if config not in runs:
+            with threads(each if parallel.worth(config) else cores):
+                runs[config] = run(config, device=device, retrain=retrain, log=log, store=store)
+    return {label: [runs[config] for config in group] for label, group in groups.items()}
 
 
 def at_once(
-    configs: list[Config], device: str, retrain: bool | str, log: str, store: Store
+    configs: list[Config], each: int, device: str, retrain: bool | str, log: str, store: Store
 ) -> dict[Config, Run]:
-    """Those of the runs that are trained several at a time; the others are left out."""
+    """Those of the runs that are trained several at a time, on a CPU with `each` so many threads;
+    the others are left out."""
     where = datasets.find_device(device)
     before = retrain_before(retrain)
     sha256 = {c.dataset: datasets.checksum(c.dataset) for c in configs}
@@ -159,7 +164,7 @@ def at_once(
     if len(missing) < 2 or where.type not in ("cpu", "cuda"):
         return {}
     if where.type == "cpu":
-        return parallel.in_processes(missing, sha256, store, log, retrain)
+        return parallel.in_processes(missing, each, sha256, store, log, retrain)
     # By name, so that two processes that share some of the runs never wait for each other.
     missing.sort(key=lambda config: config.digest(sha256[config.dataset]))
     named = {"epoch": "named"}.get(log, log)
@@ -236,24 +241,26 @@ def training(
         model = slim(models.build(config).to(device))
         optimizer = make_optimizer(model, config)
         losses = torch.full((total,), torch.nan, device=device)
-        header = {
-            "recipe": RECIPE,
-            "config": config.to_dict(),
-            "data_sha256": data.sha256,
-            "provenance": provenance(device),  # now: the files may change while it trains
-            "iterations": [0, iterations, total],  # done, of an epoch, in all
-            "history": [],
-            "seconds": 0.0,
-            "epoch_seconds": 0.0,
-        }
         if checkpoint and (saved := checkpoint.load(device)):
-            state, now = saved[1], header["provenance"]
+            header, state = saved
+            began = header["provenance"]
             # Sums come out the same only if as many threads share them.
-            stack.enter_context(threads(saved[0]["provenance"]["threads"]))
-            header = saved[0] | {"provenance": resumed(saved[0]["provenance"], now)}
+            stack.enter_context(threads(began["threads"]))
+            header["provenance"] = resumed(began, provenance(device))
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             losses = state["losses"]
+        else:
+            header = {
+                "recipe": RECIPE,
+                "config": config.to_dict(),
+                "data_sha256": data.sha256,
+                "provenance": provenance(device),  # now: the files may change while it trains
+                "iterations": [0, iterations, total],  # done, of an epoch, in all
+                "history": [],
+                "seconds": 0.0,
+                "epoch_seconds": 0.0,
+            }
         history, done = header["history"], header["iterations"][0]
         start = time.perf_counter() - header["seconds"]
         epoch_start = time.perf_counter() - header["epoch_seconds"]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ MEMORY = 1.5e9
 #: Runs at once on a GPU: more do not go faster.
 STREAMS = 25
 WARNING = "warning: "
+#: What starts a process that trains one run; see `child`.
+COMMAND = (sys.executable, "-m", "labkit.parallel")
 
 Training = Generator[None, None, Run]  # trains while it is iterated over, and returns its run
 
@@ -83,12 +85,26 @@ def in_streams(waiting: Sequence[Training], device: torch.device) -> list[Run]:
     return [done[number] for number in range(len(waiting))]
 
 
-def processes(runs: int) -> int:
-    """How many of `runs` go at once on this CPU.
+def worth(config: Config) -> bool:
+    """Whether a run is long enough for a process of its own."""
+    return DATASETS[config.dataset][0] * config.epochs >= WORTH
+
+
+def threads_each(configs: Iterable[Config]) -> int:
+    """The threads of each run of one call that is worth a process: its share of the cores.
 
     A core trains more images with a run of its own than as a part of all cores on one run, since
     the small maps of the last groups are hard to share.
+
+    Sums come out the same to the last bit only if as many threads share them. So the threads
+    follow from all that the call asks for, and from nothing that another call of the same may find
+    changed: what is recorded already, how much memory is free, which process failed.
     """
+    return max(torch.get_num_threads() // max(sum(map(worth, configs)), 1), 1)
+
+
+def processes(runs: int) -> int:
+    """How many of `runs` go at once on this CPU: as many as cores and free memory allow."""
     fit = int(psutil.virtual_memory().available // MEMORY)
     return max(min(runs, torch.get_num_threads(), fit), 1)
 
@@ -104,7 +120,12 @@ def writable(store: Store) -> bool:
 
 
 def in_processes(
-    configs: Iterable[Config], sha256: dict[str, str], store: Store, log: str, retrain: Any
+    configs: Iterable[Config],
+    threads: int,
+    sha256: dict[str, str],
+    store: Store,
+    log: str,
+    retrain: Any,
 ) -> dict[Config, Run]:
     """Train on the CPU, a process for each run, and keep them in `store`.
 
@@ -113,37 +134,33 @@ def in_processes(
 
     Args:
         configs: of runs that are to be trained.
+        threads: of each.
         sha256: the checksum of each dataset.
     """
-    configs = [c for c in configs if DATASETS[c.dataset][0] * c.epochs >= WORTH]
+    configs = list(filter(worth, configs))
     many = processes(len(configs))
     if many < 2 or log == "iteration" or not writable(store):
         return {}
     progress.say(log, f"{len(configs)} runs to train, {many} at a time")
-    request = {
-        "threads": max(torch.get_num_threads() // many, 1),
-        "log": "none" if log == "none" else "named",
-        "retrain": retrain,
-        "places": [str(place) for place in store.places],
-    }
+    log = "none" if log == "none" else "named"
+    places = [str(place) for place in store.places]
+    request = {"threads": threads, "log": log, "retrain": retrain, "places": places}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     children: list[subprocess.Popen[str]] = []
     failed: dict[Config, str] = {}
     stopped = threading.Event()
 
     def train(config: Config) -> None:
-        try:
-            if not stopped.is_set() and (reason := one(config)):
-                failed[config] = reason
-        finally:
-            lines.put(None)
-
-    def one(config: Config) -> str:
-        """Why it failed; "" if it did not."""
-        with tempfile.TemporaryFile("w+") as errors:
+        with contextlib.ExitStack() as ending:
+            ending.callback(lines.put, None)
+            if stopped.is_set():
+                return
+            failed[config] = "it could not be started"
+            errors = ending.enter_context(tempfile.TemporaryFile("w+"))
             child = subprocess.Popen(
-                [sys.executable, "-m", "labkit.parallel"],
-                env=os.environ | {"OMP_NUM_THREADS": str(request["threads"])},
+                COMMAND,
+                env=environment,
                 stdin=subprocess.PIPE,  # stays open: it ends when this process does
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -152,23 +169,28 @@ def in_processes(
             children.append(child)
             if stopped.is_set():
                 child.kill()
-            with child:
-                with contextlib.suppress(BrokenPipeError):
-                    text = json.dumps(request | {"config": config.to_dict()})
-                    print(text, file=child.stdin, flush=True)
+            with contextlib.suppress(BrokenPipeError), child:
+                text = json.dumps(request | {"config": config.to_dict()})
+                print(text, file=child.stdin, flush=True)
                 for line in child.stdout:
                     lines.put(line.rstrip("\n"))
             errors.seek(0)
             said = errors.read().strip().splitlines() or [f"exit code {child.returncode}"]
-            return said[-1] if child.returncode else ""
+            failed[config] = said[-1]
+            if child.returncode == 0:
+                del failed[config]
 
     with ThreadPoolExecutor(many) as pool, contextlib.ExitStack() as ending:
         ending.callback(lambda: [child.kill() for child in children])
         ending.callback(stopped.set)
         for config in configs:
             pool.submit(train, config)
-        for line in until_each_is_done(lines, len(configs)):
-            if line.startswith(WARNING):
+        running = len(configs)
+        while running:
+            line = lines.get()
+            if line is None:
+                running -= 1
+            elif line.startswith(WARNING):
                 warnings.warn(line.removeprefix(WARNING), StoreWarning, stacklevel=3)
             else:
                 progress.say(log, line)
@@ -181,16 +203,6 @@ def in_processes(
         )
     kept = {c: store.find(c, sha256[c.dataset]) for c in configs if c not in failed}
     return {c: dataclasses.replace(run, recorded=False) for c, run in kept.items() if run}
-
-
-def until_each_is_done(lines: queue.SimpleQueue[str | None], runs: int) -> Iterator[str]:
-    """The lines as they come, until None came as often as there are runs."""
-    while runs:
-        line = lines.get()
-        if line is None:
-            runs -= 1
-        else:
-            yield line
 
 
 def child() -> None:
@@ -209,14 +221,10 @@ def child() -> None:
 
     store = Store(Path(request["places"][0]), shipped=None)
     store.places = [Path(place) for place in request["places"]]
+    options = {"device": "cpu", "retrain": request["retrain"], "log": request["log"]}
     try:
-        run(
-            Config(**request["config"]),
-            device="cpu",
-            retrain=request["retrain"],
-            log=request["log"],
-            store=store,
-        )
+        if not run(Config(**request["config"]), store=store, **options).checksum:
+            sys.exit("it could not keep the run")  # an older one may be there, and is not it
     except DeviceError as error:
         sys.exit(str(error))
 

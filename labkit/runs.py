@@ -30,8 +30,8 @@ class Run:
             all zero for a run that diverged, which gives no answers (n = 0 below).
         test_labels, test_predicted: classes of the test images, uint8 `[n]`.
         test_confidence: softmax probability of the predicted class, float32 `[n]`.
-        provenance: date of the start, commit, versions, device, threads, seconds; `resumed` lists
-            date, commit, device and torch version of every time that it went on from a checkpoint.
+        provenance: date of the start, commit, versions, device, processor, threads, seconds;
+            `resumed` lists all but the seconds for every time that it went on from a checkpoint.
         checksum: SHA-256 of the record's content; "" for a run that is not kept.
         recorded: whether the run was found in a store, rather than trained just now.
     """

@@ -34,6 +34,8 @@ from labkit.integrity import checksum
 from labkit.runs import Run
 from labkit.store import Store, StoreError, load, parts
 
+#: What reading something that nobody checked can raise.
+BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_PAGE = 2**28  # bytes; the report's own has four million
 KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots}
 
@@ -130,7 +132,7 @@ def verify_page(page: Path) -> Verdict:
         for place, found, right in unequal(stated, expected[0]):
             verdict.problems.append(f"{place} is stated as {found}; recomputed: {right}.")
         verify_words(soup, expected[1], verdict, outputs=not alone)
-    except (LabkitError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (LabkitError, *BROKEN) as error:
         said = f"{type(error).__name__}: {error}" if not isinstance(error, LabkitError) else error
         verdict.problems.append(f"the page or its manifest is not as labkit writes it ({said}).")
     return verdict

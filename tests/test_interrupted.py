@@ -34,18 +34,29 @@ from labkit.train import fit, make_optimizer
 CPU = torch.device("cpu")
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_same_bits(tmp_path):
-    counts = torture.kill(tmp_path, 5, random.Random())
+@pytest.fixture
+def chance():
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # shown if the test fails
+    return random.Random(seed)
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(tmp_path, chance):
+    counts = torture.kill(tmp_path, 5, chance)
     assert counts["kills"] == 5
 
 
-def test_of_two_processes_one_trains_and_the_other_reads(tmp_path):
-    assert torture.race(tmp_path, 2, random.Random())["races"] == 2
+def test_killed_with_its_processes_run_all_ends_with_the_same_bits(tmp_path, chance):
+    assert torture.kill_all(tmp_path, 4, chance)["kills"] == 4
 
 
-def test_no_damage_gives_a_wrong_number(tmp_path):
+def test_of_two_processes_one_trains_and_the_other_reads(tmp_path, chance):
+    assert torture.race(tmp_path, 2, chance)["races"] == 2
+
+
+def test_no_damage_gives_a_wrong_number(tmp_path, chance):
     run = made_up_run(losses=(1.25, 0.5), wrong={(2, 7): 3})
-    counts = torture.damage(tmp_path, run, 200, random.Random())
+    counts = torture.damage(tmp_path, run, 200, chance)
     assert counts["noticed"] > 150
 
 
@@ -89,9 +100,9 @@ def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path):
         manager.shutdown_kernel(now=True)
     found = torture.find(tmp_path / "runs")
     assert len(found.provenance["resumed"]) == 2 and not state.exists()
-    whole, weights, _ = torture.reference(tmp_path / "whole")
+    whole, weights = torture.reference(tmp_path / "whole")
     assert torture.same(found, whole)
-    assert (tmp_path / "runs.weights").read_text() == weights
+    assert torture.weights_of(tmp_path / "runs").read_text() == weights
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
@@ -143,12 +154,17 @@ def test_a_run_goes_on_and_says_when_it_was_taken_up(small, often, tmp_path, mon
         config, small, tmp_path / f"{config.digest('small')}.checkpoint", 4, monkeypatch
     )
     date = state.started()
-    run = train_run(config, small, CPU, "epoch", state)
+    monkeypatch.setattr("labkit.provenance.processor", lambda: "another, AVX512")
+    with experiment.threads(torch.get_num_threads() + 1):
+        run = train_run(config, small, CPU, "epoch", state)
     assert torture.same(run, whole)
     assert "goes on at epoch 1, iteration 1" in capsys.readouterr().out
     assert run.provenance["date"] == date
     (again,) = run.provenance["resumed"]
     assert again["device"] == "cpu (x86_64)" or again["device"].startswith("cpu")
+    assert again["processor"] == "another, AVX512" != run.provenance["processor"]
+    assert again["versions"]["torch"] == run.provenance["versions"]["torch"]
+    assert again["threads"] == run.provenance["threads"] == torch.get_num_threads()
     assert run.provenance["seconds"] >= run.history["seconds"].sum()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import psutil
 import pytest
@@ -69,11 +70,76 @@ def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{os.pathsep}b", "shipped"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The three runs of a `run_all` that was never interrupted."""
+    return torture.reference_of_all(tmp_path_factory.mktemp("whole") / "runs")
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_last_run_missing_ends_with_the_bits_it_has_beside_others(whole, tmp_path):
+    runs = tmp_path / "runs"
+    parent = torture.start(runs, "all", seconds=1e9)  # no checkpoints
+    wait_for(lambda: len(list(runs.glob("*.json"))) == 2)
+    parent.kill()
+    parent.communicate()
+    assert [run for run, _ in torture.of_all(runs)].count(None) == 1
+    assert not list(runs.glob("*.checkpoint"))
+    torture.finish(torture.start(runs, "all", seconds=1e9))
+    assert torture.all_same(runs, whole)
+
+
+def test_a_run_whose_process_was_killed_ends_with_the_bits_it_has_there(whole, tmp_path):
+    parent = torture.start(tmp_path / "runs", "all", seconds=1e9)  # no checkpoints
+    wait_for(psutil.Process(parent.pid).children)
+    psutil.Process(parent.pid).children()[0].kill()
+    torture.finish(parent)
+    assert torture.all_same(tmp_path / "runs", whole)
+
+
+def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, own_store):
+    """Nor does the log: threads follow from all that a call asks for."""
+    used = {}
+
+    def training(config, data, *rest):
+        used[config.lr, config.epochs] = torch.get_num_threads()
+        yield
+        run = made_up_run(losses=(1.0,) * config.epochs)
+        return dataclasses.replace(run, config=config, data_sha256=data.sha256)
+
+    monkeypatch.setattr(experiment, "training", training)
+    monkeypatch.setattr(parallel, "COMMAND", ("false",))
+    settings = vary(Config(epochs=5), lr=[0.001, 0.01])
+    short = {"short": Config(epochs=4)}  # is worth no process
+    kept, expected = Store(tmp_path / "kept"), {(0.001, 5): 2, (0.01, 5): 2}
+    (tmp_path / "file").write_text("")
+
+    def threads_of(called, **options) -> dict[tuple[float, int], int]:
+        used.clear()
+        with experiment.threads(4), warnings.catch_warnings():
+            warnings.simplefilter("ignore", StoreWarning)
+            experiment.run_all(called, device="cpu", log="none", **options)
+        return dict(used)
+
+    assert threads_of(settings | short) == expected | {(0.01, 4): 4}
+    assert threads_of(settings, retrain=True) == expected
+    assert threads_of(settings, store=Store(tmp_path / "file" / "runs")) == expected
+    monkeypatch.setattr(parallel, "processes", lambda runs: 1)  # too little memory
+    assert threads_of(settings, store=kept) == expected
+    experiment.run(settings["lr 0.001"].replace(seed=1), device="cpu", log="none", store=kept)
+    assert threads_of(settings, seeds=[1], store=kept) == {(0.01, 5): 2}
+    assert threads_of({"alone": settings["lr 0.01"]}, seeds=[9]) == {(0.01, 5): 4}
+
+
 def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path, monkeypatch):
-    broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho no such library >&2\nexit 3\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(broken))
+    broken = "import sys; print('no such library', file=sys.stderr); sys.exit(3)"
+    monkeypatch.setattr(parallel, "COMMAND", (sys.executable, "-c", broken))
     trained = []
 
     def training(config, *rest):
@@ -87,6 +153,35 @@ def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path
     assert trained == [0.001, 0.01] and [len(group) for group in runs.values()] == [1, 1]
 
 
+@pytest.mark.parametrize("way", ["dies", "cannot be started", "cannot keep the run"])
+def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
+    way, worth_it, own_store, tmp_path, monkeypatch
+):
+    source = """
+        import dataclasses
+        from labkit import experiment, parallel, store
+        from labkit.store import StoreError
+        def full(*_):
+            raise StoreError("the disk is full.")
+        def training(*_):
+            yield
+            return dataclasses.replace(store.Store().get(DIGEST), checksum="")
+        store.Store.save, experiment.training = full, training
+        parallel.child()
+    """
+    config = Config(epochs=2)
+    sha256 = CHECKSUMS[config.dataset]
+    older = dataclasses.replace(made_up_run(losses=(1.0, 0.5)), config=config, data_sha256=sha256)
+    configs = [config, config.replace(seed=1)]
+    source = textwrap.dedent(source).replace("DIGEST", repr(config.digest(sha256)))
+    commands = {"dies": ("false",), "cannot be started": (str(tmp_path / "none"),)}
+    monkeypatch.setattr(parallel, "COMMAND", commands.get(way, (sys.executable, "-c", source)))
+    Store().save(older)
+    with pytest.warns(StoreWarning, match="process that trained it failed"):
+        trained = parallel.in_processes(configs, 1, CHECKSUMS, Store(), "none", True)
+    assert trained == {}
+
+
 def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
     worth_it, monkeypatch, tmp_path
 ):
@@ -95,10 +190,10 @@ def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
     unwritable = Store(tmp_path / "file" / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-        assert parallel.in_processes(configs, CHECKSUMS, unwritable, "none", False) == {}
-        assert parallel.in_processes(configs, CHECKSUMS, Store(), "iteration", False) == {}
+        assert parallel.in_processes(configs, 1, CHECKSUMS, unwritable, "none", False) == {}
+        assert parallel.in_processes(configs, 1, CHECKSUMS, Store(), "iteration", False) == {}
         patch.setattr(parallel, "WORTH", 4001)
-        assert parallel.in_processes(configs, CHECKSUMS, Store(), "none", False) == {}
+        assert parallel.in_processes(configs, 1, CHECKSUMS, Store(), "none", False) == {}
 
 
 def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):

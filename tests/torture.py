@@ -1,10 +1,13 @@
 """Real processes killed at random moments, files damaged at random places, processes that race.
 
-The suite does a few of each; this does many, and says how many and what came of them:
+An attack is a function of a folder to work in, how often, and what to draw from; it counts what it
+did, and fails if anything was lost or wrong. The suite does a few of each; this does many, and says
+how many and what came of them:
 
     python tests/torture.py --kills 100 --damages 1000 --races 20
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,10 +29,11 @@ from unittest import mock
 import click
 import nbformat
 import numpy as np
+import psutil
 import torch
 from bs4 import BeautifulSoup, Tag
 
-from labkit import checkpoint, data, experiment, plots, report, verify
+from labkit import checkpoint, data, experiment, parallel, plots, report, verify
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import Config
 from labkit.data import Data, Split
@@ -38,6 +42,8 @@ from labkit.store import ARRAYS, DamagedError, Store, StoreWarning, load
 
 #: 120 images in batches of 20: six iterations an epoch, thirty in all.
 CONFIG = Config(batch_size=20, epochs=5, lr=0.001)
+#: What `run_all` is asked for: three runs of twelve iterations, two at a time.
+SEEDS = {"a": CONFIG.replace(epochs=2)}, 3
 LOAD, PREDICT, REPLACE = data.load, experiment.predict, os.replace
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -51,19 +57,19 @@ def small_data() -> Data:
     return Data("mnist-5k", train, test, whole.mean, whole.std, whole.sha256)
 
 
-def train_here(folder: Path) -> Run:
-    """The run of `CONFIG` on the small data, with a checkpoint at every iteration.
+def prepare(folder: Path, seconds: float) -> None:
+    """Let this process train on the small data, with a checkpoint every so many seconds.
 
     Writes the weights' SHA-256 at every evaluation, so that the last one is the trained network's.
     """
     small = small_data()
 
-    def watched(model: torch.nn.Module, *rest: object) -> object:
+    def watched(model: torch.nn.Module, data: Data, config: Config) -> object:
         digest = hashlib.sha256()
         for tensor in model.state_dict().values():
             digest.update(tensor.numpy().tobytes())
-        folder.with_suffix(".weights").write_text(digest.hexdigest())
-        return PREDICT(model, *rest)
+        weights_of(folder, config.seed).write_text(digest.hexdigest())
+        return PREDICT(model, data, config)
 
     def slow(*paths: Path) -> None:  # so that more kills hit it
         time.sleep(0.02)
@@ -71,19 +77,47 @@ def train_here(folder: Path) -> Run:
 
     data.load = lambda name: small
     experiment.predict, os.replace = watched, slow
-    checkpoint.EVERY, checkpoint.OVERHEAD = 0.0, 1e9
+    checkpoint.EVERY, checkpoint.OVERHEAD = seconds, 1e9
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+
+
+def weights_of(folder: Path, seed: int = 0) -> Path:
+    """Where the weights' SHA-256 stands of a run that is kept in `folder`."""
+    return folder.with_name(f"{folder.name}-{seed}.weights")
+
+
+def train_here(folder: Path, seconds: float = 0.0) -> Run:
+    """The run of `CONFIG`; see `prepare`."""
+    prepare(folder, seconds)
     print("ready", flush=True)
     return experiment.run(CONFIG, device="cpu", store=Store(folder, shipped=None))
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """A process of its own that does `train_here`, as soon as it has loaded everything."""
-    child = subprocess.Popen(
-        [sys.executable, __file__, "--child", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def train_all_here(folder: Path, seconds: float) -> None:
+    """The runs of `SEEDS`, each in a process that does `train_one_of_all_here`."""
+    prepare(folder, seconds)
+    parallel.WORTH = 0
+    parallel.COMMAND = command("one", folder, seconds)
+    torch.set_num_threads(2)
+    print("ready", flush=True)
+    settings, seeds = SEEDS
+    experiment.run_all(settings, seeds=seeds, device="cpu", store=Store(folder, shipped=None))
+
+
+def train_one_of_all_here(folder: Path, seconds: float) -> None:
+    prepare(folder, seconds)
+    parallel.child()
+
+
+def command(what: str, folder: Path, seconds: float) -> list[str]:
+    return [sys.executable, __file__, "--child", what, str(folder), str(seconds)]
+
+
+def start(folder: Path, what: str = "run", seconds: float = 0.0) -> subprocess.Popen[str]:
+    """A process of its own that trains `CONFIG`, or with `what` "all" `SEEDS`, as soon as it has
+    loaded everything."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    child = subprocess.Popen(command(what, folder, seconds), text=True, **pipes)
     assert child.stdout.readline() == "ready\n", child.stderr.read()
     return child
 
@@ -105,15 +139,14 @@ def same(run: Run, other: Run) -> bool:
     )
 
 
-def reference(folder: Path) -> tuple[Run, str, float]:
-    """The run without interruption, its weights' SHA-256, and the seconds it took."""
-    start_time = time.monotonic()
+def reference(folder: Path) -> tuple[Run, str]:
+    """The run without interruption, and its weights' SHA-256."""
     finish(start(folder))
-    return find(folder), folder.with_suffix(".weights").read_text(), time.monotonic() - start_time
+    return find(folder), weights_of(folder).read_text()
 
 
-def find(folder: Path) -> Run | None:
-    return Store(folder, shipped=None).find(CONFIG, data.checksum("mnist-5k"))
+def find(folder: Path, config: Config = CONFIG) -> Run | None:
+    return Store(folder, shipped=None).find(config, data.checksum("mnist-5k"))
 
 
 def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
@@ -122,7 +155,7 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
     Each completed run must equal the one that was never interrupted, weights included; then the
     next one begins. After each kill what is on disk must be whole.
     """
-    whole, weights, _ = reference(folder / "reference")
+    whole, weights = reference(folder / "reference")
     counts: Counter[str] = Counter()
     number = 0
     while counts["kills"] < kills:
@@ -149,7 +182,7 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
             break
         found = find(own)
         assert same(found, whole), "the numbers differ from those of a run without interruption"
-        assert own.with_suffix(".weights").read_text() == weights
+        assert weights_of(own).read_text() == weights
         counts["resumed"] += len(found.provenance.get("resumed", []))
         counts["runs completed"] += 1
         left = [path.name for path in own.iterdir() if path.name != ".locks"]
@@ -176,6 +209,79 @@ def header_of(run: Run, done: int, iterations: int = 5) -> dict[str, object]:
     }
 
 
+def of_all(folder: Path) -> list[tuple[Run | None, str]]:
+    """The runs of `SEEDS` that are kept in `folder`, each with its weights' SHA-256."""
+    settings, seeds = SEEDS
+    configs = [config.replace(seed=seed) for config in settings.values() for seed in range(seeds)]
+    paths = [weights_of(folder, config.seed) for config in configs]
+    weights = [path.read_text() if path.exists() else "" for path in paths]
+    return list(zip([find(folder, config) for config in configs], weights, strict=True))
+
+
+def reference_of_all(folder: Path) -> list[tuple[Run, str]]:
+    """The runs of `SEEDS` without interruption, each with its weights' SHA-256."""
+    finish(start(folder, "all"))
+    return of_all(folder)
+
+
+def all_same(folder: Path, whole: list[tuple[Run, str]]) -> bool:
+    """Whether `folder` keeps the same runs, and nothing besides."""
+    left = [path.name for path in folder.iterdir() if path.name != ".locks"]
+    assert len(left) == 2 * len(whole), left  # the records and their arrays
+    pairs = zip(of_all(folder), whole, strict=True)
+    return all(same(run, other) and digest == wanted for (run, digest), (other, wanted) in pairs)
+
+
+def kill_all(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
+    """Kill `run_all`, or a process in which it trains, at random moments, and call it again.
+
+    Half of the calls write a checkpoint at every iteration, half write none. All runs must equal
+    those of a call that was never interrupted, whichever were missing when it was called again.
+    """
+    whole = reference_of_all(folder / "reference")
+    counts: Counter[str] = Counter()
+    while counts["kills"] < kills:
+        own = folder / f"runs{counts['calls completed']}"
+        while True:
+            parent = start(own, "all", chance.choice([0.0, 1e9]))
+            if not killed(parent, kills, counts, chance):
+                break
+            assert not list(own.glob("*.damaged-*"))
+            missing = [run for run, _ in of_all(own) if run is None]  # raises if one is not whole
+            counts[f"{len(missing)} runs missing"] += 1
+        assert all_same(own, whole), "the numbers differ from those of a call without interruption"
+        counts["calls completed"] += 1
+        shutil.rmtree(own)
+    return counts
+
+
+def killed(
+    parent: subprocess.Popen[str], kills: int, counts: Counter[str], chance: random.Random
+) -> bool:
+    """Kill children of `parent` and at last itself; False if it was done before that.
+
+    None of its children may outlive it.
+    """
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            parent.wait(chance.uniform(0, 6))
+        children = psutil.Process(parent.pid).children() if parent.poll() is None else []
+        if parent.poll() is not None or counts["kills"] >= kills:
+            finish(parent)
+            return False
+        victim = chance.choice([parent, *children])
+        chosen = chance.choice(SIGNALS)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.send_signal(chosen)
+            counts["kills"] += 1
+            counts["of parents" if victim is parent else "of children"] += 1
+        if victim is parent:
+            parent.communicate(timeout=60)
+            _, alive = psutil.wait_procs(children, timeout=60)
+            assert not alive, f"orphans: {alive}"
+            return True
+
+
 def files(folder: Path) -> list[Path]:
     """The checkpoints in a folder of runs."""
     return [path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
@@ -183,7 +289,7 @@ def files(folder: Path) -> list[Path]:
 
 def race(folder: Path, races: int, chance: random.Random) -> Counter[str]:
     """Two processes want the same run, in every second race the one that trains is killed."""
-    whole, weights, _ = reference(folder / "reference")
+    whole, weights = reference(folder / "reference")
     counts: Counter[str] = Counter()
     for number in range(races):
         own = folder / f"race{number}"
@@ -202,7 +308,7 @@ def race(folder: Path, races: int, chance: random.Random) -> Counter[str]:
         assert trained == 1 or len(pair) == 1, said
         counts["waited"] += sum("waiting until it is done" in words for words in said)
         counts["races"] += 1
-        assert same(find(own), whole) and own.with_suffix(".weights").read_text() == weights
+        assert same(find(own), whole) and weights_of(own).read_text() == weights
         shutil.rmtree(own)
     return counts
 
@@ -396,7 +502,12 @@ def alter(folder: Path, times: int, chance: random.Random) -> Counter[str]:
             else:
                 counts[f"NOT NOTICED: {what}"] += 1
                 shutil.copy2(page, folder / f"unnoticed{counts.total()}.html")
+    assert not any("NOT" in way for way in counts), counts
     return counts
+
+
+#: What a process of its own does.
+PARTS = {"run": train_here, "all": train_all_here, "one": train_one_of_all_here}
 
 
 @click.command()
@@ -405,24 +516,38 @@ def alter(folder: Path, times: int, chance: random.Random) -> Counter[str]:
 @click.option("--races", default=20)
 @click.option("--alterations", default=200)
 @click.option("--seed", default=0)
-@click.option("--child", type=click.Path(path_type=Path), hidden=True)
+@click.option("--child", type=(click.Choice(list(PARTS)), Path, float), hidden=True)
 def main(
-    kills: int, damages: int, races: int, alterations: int, seed: int, child: Path | None
+    kills: int,
+    damages: int,
+    races: int,
+    alterations: int,
+    seed: int,
+    child: tuple[str, Path, float] | None,
 ) -> None:
-    """Kill, damage, race and alter; says how often, and fails if anything was lost."""
+    """Kill, damage, race and alter; says how often, and fails if anything was lost or not noticed.
+
+    Half of the kills hit `run`, half `run_all` and its processes.
+    """
     if child:
-        train_here(child)
+        what, folder, seconds = child
+        PARTS[what](folder, seconds)
         return
-    chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print("kills:", json.dumps(kill(folder / "kills", kills, chance)), flush=True)
-        print("races:", json.dumps(race(folder / "races", races, chance)), flush=True)
-        whole = find(folder / "kills" / "reference")
-        print("damages:", json.dumps(damage(folder, whole, damages, chance)), flush=True)
-        altered = alter(folder / "altered", alterations, chance)
-        print("alterations:", json.dumps(altered), flush=True)
-        assert not any("NOT" in way for way in altered)
+
+        def do(what: str, attack: Callable[..., Counter[str]], times: int, *on: Run) -> None:
+            start_time = time.monotonic()
+            counts = attack(folder / what, *on, times, random.Random(f"{seed} {what}"))
+            taken = f"{time.monotonic() - start_time:.0f} s"
+            print(f"{what}, {times} in {taken}:", json.dumps(counts), flush=True)
+
+        print(f"seed {seed}", flush=True)
+        do("kills of run", kill, kills - kills // 2)
+        do("kills of run_all", kill_all, kills // 2)
+        do("races", race, races)
+        do("damages", damage, damages, find(folder / "kills of run" / "reference"))
+        do("alterations", alter, alterations)
     print("Nothing was lost, and no number was wrong.")
 
 
