@@ -246,6 +246,8 @@ def kill_all(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
             parent = start(own, "all", chance.choice([0.0, 1e9]))
             if not killed(parent, kills, counts, chance):
                 break
+            _, alive = psutil.wait_procs(processes_of(own), timeout=60)
+            assert not alive, f"orphans: {alive}"
             assert not list(own.glob("*.damaged-*"))
             missing = [run for run, _ in of_all(own) if run is None]  # raises if one is not whole
             counts[f"{len(missing)} runs missing"] += 1
@@ -258,10 +260,7 @@ def kill_all(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
 def killed(
     parent: subprocess.Popen[str], kills: int, counts: Counter[str], chance: random.Random
 ) -> bool:
-    """Kill children of `parent` and at last itself; False if it was done before that.
-
-    None of its children may outlive it.
-    """
+    """Kill children of `parent` and at last itself; False if it was done before that."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             parent.wait(chance.uniform(0, 6))
@@ -277,9 +276,13 @@ def killed(
             counts["of parents" if victim is parent else "of children"] += 1
         if victim is parent:
             parent.communicate(timeout=60)
-            _, alive = psutil.wait_procs(children, timeout=60)
-            assert not alive, f"orphans: {alive}"
             return True
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The processes that were started to train into `folder`."""
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if str(folder) in (process.info["cmdline"] or [])]
 
 
 def files(folder: Path) -> list[Path]:
