@@ -81,7 +81,7 @@ class Checkpoint:
                 raise ValueError("it does not have the checksum that it states")
             text, _, packed = content.partition(b"\n")
             header = json.loads(text)
-            refuse_newer(self.path, header["format"])
+            refuse_newer(self.path, header)
             if header["format"] < FORMAT or header.get("layout") != LAYOUT:
                 raise ValueError("it was written by another version of labkit")
             identified = identity(header["config"], header["recipe"], header["data_sha256"])

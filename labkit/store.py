@@ -186,7 +186,7 @@ def load(path: Path) -> Run:
     """
     try:
         record = json.loads(path.read_bytes())
-        refuse_newer(path, record["format"])
+        refuse_newer(path, record)
         if record["format"] < FORMAT:
             raise ValueError("it was written by an older labkit, in another format")
         if identity(record["config"], record["recipe"], record["data_sha256"]) != path.stem:
@@ -211,16 +211,22 @@ def load(path: Path) -> Run:
         raise DamagedError(path, error) from error
 
 
-def refuse_newer(path: Path, written: int) -> None:
-    """Refuse a file of a format that this version does not know.
+def refuse_newer(path: Path, record: dict[str, Any]) -> None:
+    """Refuse a file of a format, or of a run with settings, that this version does not know.
 
     Raises:
         StoreError: the file was written by a newer labkit.
     """
-    if written > FORMAT:
+    if (written := record["format"]) > FORMAT:
         raise StoreError(
             f"{path} was written by a newer labkit (format {written}; this one reads up to "
             f"{FORMAT}); update labkit, or set LABKIT_RUNS to another folder."
+        )
+    if unknown := set(record["config"]) - {field.name for field in dataclasses.fields(Config)}:
+        raise StoreError(
+            f"{path} is of a run with the setting {', '.join(sorted(unknown))}, which this labkit "
+            "does not know: a newer labkit wrote it, or one with changes; use that one, or set "
+            "LABKIT_RUNS to another folder."
         )
 
 

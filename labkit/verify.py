@@ -16,10 +16,10 @@ from bs4 import BeautifulSoup, Tag
 from nbconvert.filters import markdown2html
 
 from labkit import conclusions, origin, report, tables
-from labkit.config import DATASETS, Config, ConfigError, LabkitError, identity
+from labkit.config import DATASETS, Config, LabkitError, identity
 from labkit.data import CHECKSUMS
 from labkit.runs import Run
-from labkit.store import Store, StoreError, checksum, load
+from labkit.store import Store, StoreError, checksum, load, refuse_newer
 
 
 @dataclass
@@ -239,8 +239,9 @@ def record_problems(path: Path) -> list[str]:
 def _misfits(path: Path, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Place and sentence for each part of a record that another part contradicts."""
     try:
+        refuse_newer(path, record)
         config = Config(**record["config"])
-    except ConfigError as error:
+    except LabkitError as error:
         yield "config", str(error).rstrip(".")
         return
     named = identity(record["config"], record["recipe"], record["data_sha256"])
