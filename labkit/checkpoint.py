@@ -19,7 +19,7 @@ EVERY = 45.0
 #: The share of the time that writing checkpoints may take; a slow disk gets fewer of them.
 OVERHEAD = 0.02
 SUFFIX = ".checkpoint"
-LAYOUT = 2  # of the state inside: 2 has an optimizer's state for the weights that can learn alone
+LAYOUT = 3  # of the state inside: 3 has the random streams, 2 only the weights that can learn
 
 
 class Checkpoint:
