@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from labkit import published, stats
-from labkit.config import whole
+from labkit.config import VARIED, whole
 from labkit.runs import (
     Run,
     Runs,
@@ -32,9 +32,6 @@ from labkit.runs import (
 
 REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
 OWN_TABLE = "contradicts the original's own table"
-
-#: The fields that the original varies; the seed is ours.
-VARIED = ("activation", "lr", "batch_size", "seed")
 
 Settings = Mapping[str, Sequence[Run]]  # number of the original's section → runs of its setting
 Measure = Callable[[Run], float | np.ndarray]  # one value, or one of each test image

@@ -29,6 +29,22 @@ SCALES = {
     "quick": {"dataset": "mnist-5k", "epochs": 5},
     "paper": {"dataset": "mnist", "epochs": 10},
 }
+#: The fields that the original varies; the seed is ours.
+VARIED = ("activation", "lr", "batch_size", "seed")
+#: The fields that records have held from the first; see `identity`.
+FIRST_FIELDS = (
+    "dataset", "activation", "optimizer", "lr", "batch_size", "epochs", "weight_decay", "init",
+    "normalization", "max_pool", "seed", "epoch_accuracy",
+)  # fmt: skip
+#: What a value that is not the default is called, where "field value" says it badly.
+WORDS = {
+    ("optimizer", "sgd"): "SGD",
+    ("optimizer", "momentum"): "SGD, momentum 0.9",
+    ("init", "default"): "PyTorch's initialisation",
+    ("normalization", "0-1"): "pixels 0 to 1",
+    ("max_pool", False): "no max-pool",
+    ("epoch_accuracy", False): "accuracy at the end alone",
+}
 #: Runs a setting at each scale; so many of the paper scale are part of the package.
 SCALE_SEEDS = {"quick": 1, "paper": 3}
 MOST_EPOCHS = 10_000  # so that a record has a size that its readers can rely on
@@ -106,7 +122,8 @@ class Config:
     The defaults are the original's baseline (section 1.2) on the embedded images. The original
     names neither optimizer nor initialisation; what else it may have used, `recipes` asks.
 
-    Values are coerced where their meaning is plain (`"1e3"` for 1000).
+    Values are coerced where their meaning is plain (`"1e3"` for 1000). A field that is added needs
+    the default that means what labkit did before: with it every run on record is found again.
 
     Raises:
         ConfigError: a value is none that a run can have; the sentence names field, value and rule.
@@ -162,13 +179,23 @@ class Config:
         return identity(self.to_dict(), RECIPE, data_sha256)
 
     def describe(self) -> str:
-        """A line for people: the settings that the original varies, and what else is unusual."""
-        usual = Config()
-        parts = [self.activation, f"lr {self.lr:g}", f"batch {self.batch_size}"]
-        for name in ("optimizer", "weight_decay", "init", "normalization", "max_pool"):
-            if getattr(self, name) != getattr(usual, name):
-                parts.append(f"{name} {getattr(self, name)}")
-        return ", ".join([*parts, f"seed {self.seed}"])
+        """A line for people: `setting` and the seed."""
+        return f"{self.setting()}, seed {self.seed}"
+
+    def setting(self) -> str:
+        """What the original varies, and whatever else differs from the defaults; not the scale."""
+        varied = [self.activation, f"lr {self.lr:g}", f"batch {self.batch_size}"]
+        return ", ".join([*varied, *self.unusual()])
+
+    def unusual(self, *aside: str) -> list[str]:
+        """In words, every field that differs from its default, but for those that the original
+        varies, dataset and epochs (see `scale_name`), and `aside`."""
+        usual, parts = Config().to_dict(), []
+        for name, value in self.to_dict().items():
+            if value != usual[name] and name not in (*VARIED, "dataset", "epochs", *aside):
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                parts.append(WORDS.get((name, value), f"{name.replace('_', ' ')} {shown}"))
+        return parts
 
 
 def scale_name(config: Config) -> str:
@@ -180,8 +207,14 @@ def scale_name(config: Config) -> str:
 
 
 def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
-    """What names a run: twelve hexadecimal digits for its settings, `RECIPE` and its data."""
-    text = json.dumps({"config": settings, "recipe": recipe, "data": data_sha256}, sort_keys=True)
+    """What names a run: twelve hexadecimal digits for its settings, `RECIPE` and its data.
+
+    A field that is younger than the first records counts only where it differs from its default,
+    so that they keep their names.
+    """
+    usual = Config().to_dict()
+    named = {k: v for k, v in settings.items() if k in FIRST_FIELDS or v != usual.get(k)}
+    text = json.dumps({"config": named, "recipe": recipe, "data": data_sha256}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

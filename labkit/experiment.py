@@ -12,7 +12,7 @@ import torch
 
 from labkit import data as datasets
 from labkit import model as models
-from labkit import parallel, progress
+from labkit import parallel, progress, streams
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import RECIPE, Config, ConfigError, flag, seed_range
 from labkit.evaluate import NO_ANSWERS, Predictions, evaluate
@@ -241,6 +241,7 @@ def training(
         model = slim(models.build(config).to(device))
         optimizer = make_optimizer(model, config)
         losses = torch.full((total,), torch.nan, device=device)
+        own = streams.generators(config.seed, device)
         if checkpoint and (saved := checkpoint.load(device)):
             header, state = saved
             began = header["provenance"]
@@ -250,6 +251,7 @@ def training(
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             losses = state["losses"]
+            streams.restore(own, state.get("streams", {}))  # before there were any, none were used
         else:
             header = {
                 "recipe": RECIPE,
@@ -265,7 +267,7 @@ def training(
         start = time.perf_counter() - header["seconds"]
         epoch_start = time.perf_counter() - header["epoch_seconds"]
 
-        steps = fit(model, optimizer, data, config, done)
+        steps = streams.drawing_from(own, fit(model, optimizer, data, config, done))
         for loss in progress.track(steps, config, iterations, log, losses[:done].tolist()):
             losses[done] = loss
             done += 1
@@ -289,7 +291,8 @@ def training(
                 header |= {"iterations": [done, iterations, total], "history": history}
                 header |= {"seconds": now - start, "epoch_seconds": now - epoch_start}
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoint.save(header, state | {"losses": losses})
+                state |= {"losses": losses, "streams": streams.states(own)}
+                checkpoint.save(header, state)
                 epoch_start += checkpoint.cost  # an epoch's seconds are those of training alone
             yield
         kept = losses.view(config.epochs, iterations).cpu().numpy()

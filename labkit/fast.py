@@ -294,18 +294,21 @@ def capture(
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put back, in place, every value of `model` and `optimizer` that the block changes.
+    """Put back, in place, every value of `model` and `optimizer` that the block changes, and the
+    random streams of the CPU and the model's device.
 
     State that the optimizer only made in the block becomes zero, which is what it starts from.
     """
     tensors = [*model.parameters(), *model.buffers()]
+    devices = [tensors[0].device] if tensors[0].is_cuda else []
     before = [tensor.detach().clone() for tensor in tensors]
     states = {
         parameter: {name: value.clone() for name, value in state.items()}
         for parameter, state in optimizer.state.items()
     }
     try:
-        yield
+        with torch.random.fork_rng(devices):
+            yield
     finally:
         with torch.no_grad():
             for tensor, value in zip(tensors, before, strict=True):

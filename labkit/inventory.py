@@ -161,7 +161,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _setting(config: Config) -> str:
     epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
-    return f"{config.dataset}, {epochs}, {config.describe().rpartition(',')[0]}"
+    return f"{config.dataset}, {epochs}, {config.setting()}"
 
 
 def _size(number: int) -> str:

@@ -232,6 +232,9 @@ def numbered(number: str) -> Section:
 def section_of(config: Config) -> Section | None:
     """The original's training with this activation, learning rate and batch size, if it has one.
 
+    Other fields are not looked at: the original names none of them, see `recipes`. To tell runs
+    apart by their sections is right only where these are the same.
+
     None as well for images that are not MNIST's: there is nothing to compare.
     """
     if config.dataset not in ("mnist", "mnist-5k"):

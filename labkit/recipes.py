@@ -38,18 +38,9 @@ AS_LONG = {"weight_decay", "normalization"}
 
 
 def name(config: Config) -> str:
-    """A recipe in words."""
-    optimizer = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}[config.optimizer]
-    parts = [optimizer]
-    if config.weight_decay:
-        parts.append(f"weight decay {config.weight_decay:g}")
-    if config.init == "default":
-        parts.append("PyTorch's initialisation")
-    if config.normalization == "0-1":
-        parts.append("pixels 0 to 1")
-    if not config.max_pool:
-        parts.append("no max-pool")
-    return ", ".join(parts)
+    """A recipe in words: all that decides a training, but for what the original varies."""
+    usual = ["Adam"] if config.optimizer == "adam" else []
+    return ", ".join([*usual, *config.unusual("epoch_accuracy")])
 
 
 def settings(

@@ -33,10 +33,11 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
-from labkit import notebook, origin, published, recipes, tables
+from labkit import notebook, origin, published, tables
 from labkit.config import (
     SCALE_SEEDS,
     SCALES,
+    VARIED,
     Config,
     LabkitError,
     choice,
@@ -399,8 +400,8 @@ def grouped(
     compared: dict[str, list[Run]] = {}
     others: dict[str, list[Run]] = {}
     for run in runs:
-        name, usual = setting_name(run.config), recipes.name(run.config) == recipes.name(config)
-        if usual and (run.config.dataset, run.config.epochs) == (config.dataset, config.epochs):
+        name = setting_name(run.config)
+        if run.config.replace(**{field: getattr(config, field) for field in VARIED}) == config:
             compared.setdefault(name, []).append(run)
         else:
             epochs = f"{run.config.epochs} epoch{'s' * (run.config.epochs > 1)}"
@@ -615,8 +616,7 @@ def render(
 
 
 def setting_name(config: Config) -> str:
-    """The original's name for this setting if it has one, else a description without the seed."""
-    section, recipe = published.section_of(config), recipes.name(config)
-    if section:
-        return section.name if recipe == recipes.name(Config()) else f"{section.name}, {recipe}"
-    return config.describe().rpartition(",")[0]
+    """The original's name for this setting if it has one, and whatever else is unusual."""
+    if section := published.section_of(config):
+        return ", ".join([section.name, *config.unusual()])
+    return config.setting()

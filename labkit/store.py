@@ -288,7 +288,7 @@ def parts(path: Path) -> Record:
 
 
 def refuse_other(path: Path, content: dict[str, Any]) -> None:
-    """Refuse a file of another format than this version writes.
+    """Refuse a file of another format than this version writes, or of settings it does not have.
 
     Raises:
         StoreError: it was written by a newer labkit.
@@ -301,6 +301,14 @@ def refuse_other(path: Path, content: dict[str, Any]) -> None:
         raise StoreError(
             f"{path} was written by a newer labkit (format {written}; this one reads up to "
             f"{FORMAT}); update labkit, or set LABKIT_RUNS to another folder."
+        )
+    settings = content.get("config")
+    known = {field.name for field in dataclasses.fields(Config)}
+    if unknown := set(settings if isinstance(settings, dict) else ()) - known:
+        raise StoreError(
+            f"{path} is of a run with the setting {', '.join(sorted(unknown))[:200]}, which this "
+            "labkit does not know: a newer labkit wrote it, or one with changes; use that one, or "
+            "set LABKIT_RUNS to another folder."
         )
 
 

@@ -1,4 +1,7 @@
 import dataclasses
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -8,9 +11,12 @@ from conftest import made_up_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import notebook
+import labkit
+from labkit import inventory, notebook, recipes
 from labkit.config import Config, ConfigError, LabkitError, names, vary
-from labkit.store import Store
+from labkit.report import setting_name
+from labkit.store import Store, StoreError
+from labkit.verify import record_problems
 
 #: What a notebook's first cell hands over.
 NOTEBOOK_PARAMETERS = {
@@ -151,25 +157,91 @@ def test_anything_that_a_notebook_is_given_is_read_or_refused_in_a_sentence(name
         assert " is " in str(error) and str(error).endswith((".", "?"))
 
 
+OTHER = {  # of each field a value that is not the default
+    "dataset": "mnist",
+    "activation": "tanh",
+    "optimizer": "sgd",
+    "lr": 0.02,
+    "batch_size": 65,
+    "epochs": 11,
+    "weight_decay": 0.1,
+    "init": "default",
+    "normalization": "0-1",
+    "max_pool": False,
+    "seed": 1,
+    "epoch_accuracy": False,
+}
+
+
 def test_every_field_is_part_of_the_identity():
     base = Config()
-    other = {
-        "dataset": "mnist",
-        "activation": "tanh",
-        "optimizer": "sgd",
-        "lr": 0.02,
-        "batch_size": 65,
-        "epochs": 11,
-        "weight_decay": 0.1,
-        "init": "default",
-        "normalization": "0-1",
-        "max_pool": False,
-        "seed": 1,
-        "epoch_accuracy": False,
-    }
-    assert set(other) == set(base.to_dict())
-    digests = {base.replace(**{name: value}).digest("x") for name, value in other.items()}
-    assert len(digests | {base.digest("x"), base.digest("y")}) == len(other) + 2
+    assert set(OTHER) == set(base.to_dict())
+    digests = {base.replace(**{name: value}).digest("x") for name, value in OTHER.items()}
+    assert len(digests | {base.digest("x"), base.digest("y")}) == len(OTHER) + 2
+
+
+def test_what_differs_from_a_default_is_said():
+    """Of each field by itself; dataset and epochs are the scale, which is said apart."""
+    base, said = Config(), set()
+    for name, value in OTHER.items():
+        config = base.replace(**{name: value})
+        assert (config.describe() != base.describe()) == (name not in ("dataset", "epochs")), name
+        assert (recipes.name(config) != recipes.name(base)) == (name in recipes.FIELDS), name
+        said.add(setting_name(config))
+    assert len(said) == len(OTHER) - 2  # the seed is no setting either; and the default itself
+    many = base.replace(optimizer="momentum", weight_decay=1e-4, max_pool=False, seed=3)
+    assert many.describe() == (
+        "relu, lr 0.01, batch 64, SGD, momentum 0.9, weight decay 0.0001, no max-pool, seed 3"
+    )
+
+
+GROWN = """
+import json, sys
+from labkit import recipes
+from labkit.config import Config
+from labkit.report import setting_name
+from labkit.store import SHIPPED, Store, load
+from labkit.verify import record_problems
+for path in SHIPPED.glob("*.json"):
+    record = json.loads(path.read_text())
+    assert "dropout" not in record["config"]
+    config = Config(**record["config"])
+    assert config.dropout == 0.0
+    assert Store().find(config, record["data_sha256"]).config == config, path
+    other = config.replace(dropout=0.3)
+    assert Store().find(other, record["data_sha256"]) is None
+    for named in (setting_name, recipes.name, Config.describe):
+        assert named(other).replace(", dropout 0.3", "") == named(config) != named(other)
+print(Store().save(load(path)).digest, path.stem)
+import dataclasses
+print(Store().save(dataclasses.replace(load(path), config=other)).digest)
+"""
+
+
+def test_a_new_field_orphans_no_record(tmp_path, own_store):
+    """In a copy of the package, with the two lines that a user would add."""
+    package = Path(labkit.__file__).parent
+    shutil.copytree(package, tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "labkit" / "config.py"
+    text, last = path.read_text(), "    epoch_accuracy: bool = True  #"
+    assert last in text
+    text = text.replace(last, f"    dropout: float = 0.0\n{last}")
+    check = '            "seed": whole('
+    assert check in text
+    text = text.replace(check, f'            "dropout": number("dropout", self.dropout),\n{check}')
+    path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", GROWN], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (with_default, known), (other,) = map(str.split, done.stdout.splitlines())
+    assert with_default == known != other
+    # What the copy has written is refused here in a sentence, and stays where it is.
+    for name in (known, other):
+        with pytest.raises(StoreError, match="the setting dropout, which this labkit does not"):
+            Store(shipped=None).get(name)
+        assert "the setting dropout" in record_problems(own_store / f"{name}.json")[0]
+    assert list(inventory.listing(Store(shipped=None))["status"]) == ["newer", "newer"]
 
 
 def test_vary_labels_settings_and_refuses_repetition():

@@ -129,7 +129,7 @@ def often(monkeypatch):
     monkeypatch.setattr(checkpoint, "OVERHEAD", 1e9)
 
 
-def interrupted(config, small, path, at, monkeypatch):
+def interrupted(config, small, path, at, monkeypatch, device=CPU):
     """A checkpoint of `config` after `at` iterations."""
     saves = []
 
@@ -143,7 +143,7 @@ def interrupted(config, small, path, at, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", stop_at)
         with pytest.raises(KeyboardInterrupt):
-            train_run(config, small, CPU, checkpoint=Checkpoint(path))
+            train_run(config, small, device, checkpoint=Checkpoint(path))
     return Checkpoint(path)
 
 

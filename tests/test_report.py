@@ -433,13 +433,15 @@ def test_the_appendix_is_not_compared_with_the_other_runs():
         made_up_run(lr=0.1, weight_decay=1e-4),
         made_up_run(losses=(1.0,)),
         made_up_run(dataset="mnist", init="default"),
+        made_up_run(epoch_accuracy=False),
     ]
     compared, rest = report.grouped([*others, *usual, high], Config(epochs=2))
     assert compared == {"baseline": usual, "learning rate 0.1": [high]}
     assert list(rest) == [
-        "learning rate 0.1, Adam, weight decay 0.0001 (mnist-5k, 2 epochs)",
+        "learning rate 0.1, weight decay 0.0001 (mnist-5k, 2 epochs)",
         "baseline (mnist-5k, 1 epoch)",
-        "baseline, Adam, PyTorch's initialisation (mnist, 2 epochs)",
+        "baseline, PyTorch's initialisation (mnist, 2 epochs)",
+        "baseline, accuracy at the end alone (mnist-5k, 2 epochs)",
     ]
     assert list(rest.values()) == [[run] for run in others]
 

@@ -33,7 +33,7 @@ import psutil
 import torch
 from bs4 import BeautifulSoup, Tag
 
-from labkit import checkpoint, data, experiment, parallel, plots, report, verify
+from labkit import checkpoint, data, experiment, model, parallel, plots, report, verify
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import Config
 from labkit.data import Data, Split
@@ -57,6 +57,11 @@ def small_data() -> Data:
     return Data("mnist-5k", train, test, whole.mean, whole.std, whole.sha256)
 
 
+def dropping() -> torch.nn.Module:
+    """An activation with which a training needs its random stream."""
+    return torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(0.1))
+
+
 def prepare(folder: Path, seconds: float) -> None:
     """Let this process train on the small data, with a checkpoint every so many seconds.
 
@@ -64,12 +69,12 @@ def prepare(folder: Path, seconds: float) -> None:
     """
     small = small_data()
 
-    def watched(model: torch.nn.Module, data: Data, config: Config) -> object:
+    def watched(network: torch.nn.Module, data: Data, config: Config) -> object:
         digest = hashlib.sha256()
-        for tensor in model.state_dict().values():
+        for tensor in network.state_dict().values():
             digest.update(tensor.numpy().tobytes())
         weights_of(folder, config.seed).write_text(digest.hexdigest())
-        return PREDICT(model, data, config)
+        return PREDICT(network, data, config)
 
     def slow(*paths: Path) -> None:  # so that more kills hit it
         time.sleep(0.02)
@@ -77,6 +82,7 @@ def prepare(folder: Path, seconds: float) -> None:
 
     data.load = lambda name: small
     experiment.predict, os.replace = watched, slow
+    model.ACTIVATION_MODULES["relu"] = dropping
     checkpoint.EVERY, checkpoint.OVERHEAD = seconds, 1e9
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 
