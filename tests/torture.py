@@ -145,10 +145,18 @@ def same(run: Run, other: Run) -> bool:
     )
 
 
-def reference(folder: Path) -> tuple[Run, str]:
-    """The run without interruption, and its weights' SHA-256."""
-    finish(start(folder))
-    return find(folder), weights_of(folder).read_text()
+def uninterrupted(folder: Path, what: str) -> float:
+    """Train to the end, see `start`; the seconds that it took."""
+    child = start(folder, what)
+    start_time = time.monotonic()
+    finish(child)
+    return time.monotonic() - start_time
+
+
+def reference(folder: Path) -> tuple[Run, str, float]:
+    """The run without interruption, its weights' SHA-256, and the seconds it took."""
+    seconds = uninterrupted(folder, "run")
+    return find(folder), weights_of(folder).read_text(), seconds
 
 
 def find(folder: Path, config: Config = CONFIG) -> Run | None:
@@ -161,7 +169,7 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
     Each completed run must equal the one that was never interrupted, weights included; then the
     next one begins. After each kill what is on disk must be whole.
     """
-    whole, weights = reference(folder / "reference")
+    whole, weights, seconds = reference(folder / "reference")
     counts: Counter[str] = Counter()
     number = 0
     while counts["kills"] < kills:
@@ -170,7 +178,7 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
         before = 0
         while True:
             child = start(own)
-            time.sleep(chance.uniform(0, 4))
+            time.sleep(chance.uniform(0, seconds))
             if child.poll() is None and counts["kills"] < kills:
                 chosen = chance.choice(SIGNALS)
                 child.send_signal(chosen)
@@ -224,10 +232,10 @@ def of_all(folder: Path) -> list[tuple[Run | None, str]]:
     return list(zip([find(folder, config) for config in configs], weights, strict=True))
 
 
-def reference_of_all(folder: Path) -> list[tuple[Run, str]]:
-    """The runs of `SEEDS` without interruption, each with its weights' SHA-256."""
-    finish(start(folder, "all"))
-    return of_all(folder)
+def reference_of_all(folder: Path) -> tuple[list[tuple[Run, str]], float]:
+    """The runs of `SEEDS` without interruption, and the seconds they took."""
+    seconds = uninterrupted(folder, "all")
+    return of_all(folder), seconds
 
 
 def all_same(folder: Path, whole: list[tuple[Run, str]]) -> bool:
@@ -244,13 +252,13 @@ def kill_all(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
     Half of the calls write a checkpoint at every iteration, half write none. All runs must equal
     those of a call that was never interrupted, whichever were missing when it was called again.
     """
-    whole = reference_of_all(folder / "reference")
+    whole, seconds = reference_of_all(folder / "reference")
     counts: Counter[str] = Counter()
     while counts["kills"] < kills:
         own = folder / f"runs{counts['calls completed']}"
         while True:
             parent = start(own, "all", chance.choice([0.0, 1e9]))
-            if not killed(parent, kills, counts, chance):
+            if not killed(parent, seconds / 2, kills, counts, chance):
                 break
             _, alive = psutil.wait_procs(processes_of(own), timeout=60)
             assert not alive, f"orphans: {alive}"
@@ -264,12 +272,17 @@ def kill_all(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
 
 
 def killed(
-    parent: subprocess.Popen[str], kills: int, counts: Counter[str], chance: random.Random
+    parent: subprocess.Popen[str],
+    seconds: float,
+    kills: int,
+    counts: Counter[str],
+    chance: random.Random,
 ) -> bool:
-    """Kill children of `parent` and at last itself; False if it was done before that."""
+    """Kill children of `parent`, one within so many seconds, and at last itself; False if it was
+    done before that."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            parent.wait(chance.uniform(0, 6))
+            parent.wait(chance.uniform(0, seconds))
         children = psutil.Process(parent.pid).children() if parent.poll() is None else []
         if parent.poll() is not None or counts["kills"] >= kills:
             finish(parent)
@@ -298,13 +311,13 @@ def files(folder: Path) -> list[Path]:
 
 def race(folder: Path, races: int, chance: random.Random) -> Counter[str]:
     """Two processes want the same run, in every second race the one that trains is killed."""
-    whole, weights = reference(folder / "reference")
+    whole, weights, seconds = reference(folder / "reference")
     counts: Counter[str] = Counter()
     for number in range(races):
         own = folder / f"race{number}"
         pair = [start(own), start(own)]
         if number % 2:
-            time.sleep(chance.uniform(0.2, 4))
+            time.sleep(chance.uniform(0.2, seconds))
             victim = chance.choice(pair)
             if victim.poll() is None:
                 victim.kill()
