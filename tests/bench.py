@@ -433,6 +433,55 @@ def in_process(name: str, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1]) | {"contender": name, "cold": cold}
 
 
+def arithmetic(config: Config) -> int:
+    """Floating-point operations of a step: a multiplication and an addition wherever a tap meets a
+    pixel (not the padding), once forward and twice backward."""
+    from labkit.model import build, probe
+
+    total = 0
+    for _, module, before, after in probe(build(config), (1, 28, 28)):
+        if isinstance(module, nn.Conv2d):
+            met = module.in_channels * module.out_channels
+            for axis, pixels in enumerate(before[1:]):
+                stride, padding = module.stride[axis], module.padding[axis]
+                first = range(-padding, after[1 + axis] * stride - padding, stride)  # under tap 0
+                taps = range(module.kernel_size[axis])
+                met *= sum(0 <= pixel + tap < pixels for pixel in first for tap in taps)
+            total += met
+        elif isinstance(module, nn.Linear):
+            total += module.weight.numel()
+    return 2 * 3 * total * config.batch_size
+
+
+def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
+    """How near labkit's step comes to the processor's own matrix product, both in this process and
+    in turn: the share of its floating-point operations a second that are live arithmetic."""
+    from labkit import fast
+    from labkit.model import build
+    from labkit.train import make_optimizer
+
+    def seconds(work: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        work()
+        if task.device.type == "cuda":
+            torch.cuda.synchronize(task.device)
+        return time.perf_counter() - start
+
+    config, data = task.config.replace(epochs=rounds + 3), task.data.to(task.device)
+    network = fast.slim(build(config).to(task.device))
+    steps = fast.fit(network, make_optimizer(network, config), data, config)
+    left, right = torch.randn(2, size, size, device=task.device)
+    for _ in range(3):  # before them, libraries make ready
+        next(steps), seconds(lambda: left @ right)
+    pairs = [(seconds(lambda: next(steps)), seconds(lambda: left @ right)) for _ in range(rounds)]
+    step, product = np.median(pairs, axis=0)
+    live, limit = arithmetic(config) / step / 1e9, 2 * size**3 / product / 1e9
+    return (
+        f"A step does {arithmetic(config) / 1e9:.2f} GFLOP of live arithmetic, {live:.0f} GFLOP/s: "
+        f"{live / limit:.0%} of the {limit:.0f} of a product of {size}×{size} matrices."
+    )
+
+
 def refuse_unequal(results: list[dict[str, Any]]) -> None:
     """Refuse to compare trainings that are not the same.
 
@@ -570,6 +619,7 @@ def main(
     shown.to_csv(out / "bench.csv")
     figure(found, about).savefig(out / "bench.png", dpi=150)
     click.echo(f"\n{about}\n{shown.T.to_string()}")
+    click.echo(f"\n{share(Task(config, where, only_first=False, runs=runs))}")
     if {IN_TURN, AT_ONCE} <= set(names):
         pairs = ratios(found, "cold", AT_ONCE)[IN_TURN]
         click.echo(
