@@ -212,7 +212,7 @@ def nested(depth: int) -> list:
     ("place", "value", "said"),
     [
         ("config", [], "config is []"),
-        ("config", {"epochs": 2, "other": 1}, "config is"),
+        ("config", {"epochs": 2, "lr": [1]}, "config is"),
         ("config epochs", 10**9, "config: epochs is 1000000000"),
         ("config dataset", "x" * 10**6, "config is"),
         ("recipe", "1", "recipe is '1'"),
@@ -321,7 +321,7 @@ def test_a_record_altered_anywhere_is_read_or_refused_in_a_sentence(store):
         lambda header: header | {"iterations": [0, 0, 0]},
         lambda header: header | {"iterations": ["3", "5", "10"]},
         lambda header: header | {"config": ["relu"]},
-        lambda header: header | {"config": {"other": 1}},
+        lambda header: header | {"config": {"lr": [1]}},
         lambda header: header | {"seconds": {}},
         lambda header: header | {"format": "2"},
         lambda header: header | {"history": [[]]},
