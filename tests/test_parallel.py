@@ -34,7 +34,7 @@ def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp
     together = experiment.run_all(SETTINGS, seeds=1, device="cpu")
     said = capfd.readouterr().out
     assert "2 runs to train, 2 at a time" in said
-    assert said.count("batch 1000, seed 0: Train Epoch: 0 Loss: ") == 2
+    assert said.count("seed 0: Train Epoch: 0 Loss: ") == 2
     with experiment.threads(max(torch.get_num_threads() // 2, 1)):
         for label, config in SETTINGS.items():
             (run,) = together[label]
