@@ -63,7 +63,7 @@ def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
     assert [run.config for run in made] == list(SETTINGS.values())
     store.save(made[0])
     Store(tmp_path / "shipped", shipped=None).save(made[1])
-    runs = parallel.in_processes(SETTINGS.values(), CHECKSUMS, store, "epoch", False)
+    runs = parallel.in_processes(SETTINGS.values(), 1, CHECKSUMS, store, "epoch", False)
     assert len(runs) == 2
     said = capsys.readouterr().out
     assert said.count("recorded 2026-01-02") == 2 and "Train Epoch" not in said
