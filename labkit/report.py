@@ -378,9 +378,11 @@ def facts(
             name: {
                 "setting": setting_name(run.config),
                 "seed": run.config.seed,
-                "source": "recorded"
-                if run.provenance["date"] < written["started"]
-                else "trained now",
+                "source": (
+                    "trained now"
+                    if run.dated(written["started"], written["finished"])
+                    else "recorded"
+                ),
                 "scale": scale_name(run.config),
                 "date": run.provenance["date"],
                 "commit": run.provenance["commit"],
@@ -585,7 +587,11 @@ def render(
     head = [tables.summary(compared), tables.ledger(compared)] if compared else []
     beside = len(first) > 1 and manifest["scale"] == "paper"
     head += [tables.beside(compared)] if beside else []
-    tail = [tables.provenance({**compared, **others}, manifest["started"])] if runs else []
+    tail = (
+        [tables.provenance({**compared, **others}, manifest["started"], manifest["finished"])]
+        if runs
+        else []
+    )
     shown = dict.fromkeys(("summary", "ledger", "beside", "provenance"), "") | {
         table.origin["made by"].removeprefix("tables."): origin.marked(table.html(), table.origin)
         for table in head + tail

@@ -240,7 +240,7 @@ def not_by_source(
     for number, (found, right) in enumerate(itertools.zip_longest(cells, expected.cells), start=1):
         pair = [cell and (cell.cell_type, cell.source) for cell in (found, right)]
         if pair[0] != pair[1]:
-            said, should = (repr(part[1][:60]) if part else "nothing" for part in pair)
+            said, should = where_they_part(*(part and part[1] for part in pair))
             yield f"{name}, cell {number}: it is {said}; in this labkit's notebook: {should}."
             return
 
@@ -333,15 +333,19 @@ def first_difference(found: list[str], expected: list[str]) -> Iterator[str]:
     heading, after = "the top", False
     for one, other in itertools.zip_longest(found, expected):
         if one != other:
-            alike = (a == b for a, b in zip(one or "", other or "", strict=False))
-            start = max(sum(itertools.takewhile(bool, alike)) - 20, 0)
-            said, right = (
-                "nothing" if t is None else repr(t[start : start + 120]) for t in (one, other)
-            )
+            said, right = where_they_part(one, other)
             yield f"under “{heading}”: it says {said}; remade: {right}."
             return
         heading = one if after and not one.startswith("<") else heading
         after = one.startswith(("<h1", "<h2", "<h3", "<h4", "<h5"))
+
+
+def where_they_part(one: str | None, other: str | None) -> tuple[str, str]:
+    """Two texts, quoted from shortly before the place where they begin to differ."""
+    alike = (a == b for a, b in zip(one or "", other or "", strict=False))
+    start = max(sum(itertools.takewhile(bool, alike)) - 20, 0)
+    said = ["nothing" if text is None else repr(text[start : start + 120]) for text in (one, other)]
+    return said[0], said[1]
 
 
 def verify_shown(soup: BeautifulSoup, store: Store, verdict: Verdict) -> None:

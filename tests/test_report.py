@@ -161,7 +161,10 @@ def test_the_command_prints_the_sentence_and_fails(tmp_path):
     command = [sys.executable, "-m", "labkit", "report", "--epochs", "x", "--output", "out"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "labkit: epochs is 'x'; it must be a whole number of 1 or more.\n"
+    assert (
+        done.stderr
+        == "labkit: epochs is 'x'; it must be a whole number of 1 or more and at most 10000.\n"
+    )
     assert not (tmp_path / "out").exists()
 
 
