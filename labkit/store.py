@@ -292,19 +292,23 @@ def refuse_other(path: Path, content: dict[str, Any]) -> None:
 
     Raises:
         StoreError: it was written by a newer labkit.
-        ValueError: by an older one, or it states no format.
+        ValueError: by an older one, or it states no format; or it is damaged, and only seems so.
     """
     written = content.get("format")
     if not isinstance(written, int) or written < FORMAT:
         raise ValueError("it was written by an older labkit, in another format")
+    settings = content.get("config")
+    known = {field.name for field in dataclasses.fields(Config)}
+    unknown = set(settings if isinstance(settings, dict) else ()) - known
+    other = written > FORMAT or unknown
+    if other and content.get("sha256", "") not in ("", checksum(content)):
+        raise ValueError("its content does not have the checksum that it states")
     if written > FORMAT:
         raise StoreError(
             f"{path} was written by a newer labkit (format {written}; this one reads up to "
             f"{FORMAT}); update labkit, or set LABKIT_RUNS to another folder."
         )
-    settings = content.get("config")
-    known = {field.name for field in dataclasses.fields(Config)}
-    if unknown := set(settings if isinstance(settings, dict) else ()) - known:
+    if unknown:
         raise StoreError(
             f"{path} is of a run with the setting {', '.join(sorted(unknown))[:200]}, which this "
             "labkit does not know: a newer labkit wrote it, or one with changes; use that one, or "

@@ -194,6 +194,17 @@ def test_a_well_formed_record_with_another_number_is_noticed(store):
         store.get(run.digest)
 
 
+@pytest.mark.parametrize(("part", "damaged"), [('"lr"', '"lp"'), ('"format": 2', '"format": 3')])
+def test_a_damaged_letter_does_not_make_a_record_one_of_a_newer_labkit(store, part, damaged):
+    run = made_up_run()
+    store.save(run)
+    path = store.folder / f"{run.digest}.json"
+    assert part in path.read_text()
+    path.write_text(path.read_text().replace(part, damaged))
+    with pytest.raises(DamagedError, match="does not have the checksum that it states"):
+        store.get(run.digest)
+
+
 def test_a_record_under_another_runs_name_is_noticed(store):
     run, other = made_up_run(), made_up_run(seed=1)
     store.save(run)
