@@ -140,7 +140,7 @@ def build(
             held.enter_context(FileLock(folder / ".lock", timeout=0))
             earlier = evidence(folder / PAGE) / "runs"
             kept = held.enter_context(kept_runs(draft / "runs", earlier))
-            remove_listed(draft, changed=True, runs=not kept)
+            remove_listed(draft, draft=True, runs=not kept)
             for name in ("notebooks", "runs"):
                 (draft / name).mkdir(parents=True, exist_ok=True)
             sections = run_notebooks(plans, draft, started)
@@ -213,23 +213,29 @@ def refuse_foreign(folder: Path) -> None:
         )
 
 
-def remove_listed(folder: Path, *, changed: bool = False, runs: bool = True) -> None:
+def remove_listed(folder: Path, *, draft: bool = False, runs: bool = True) -> None:
     """Remove what the manifest in `folder` lists, and then the folders that are empty.
 
+    What somebody has changed since stays.
+
     Args:
-        changed: remove also the listed files that are no longer as the manifest says.
+        draft: of a report that was not finished: remove the notebook as well that it broke off in,
+            and give what somebody has changed another name, so that it is not written over.
         runs: remove the records as well.
     """
     manifest = manifest_of(folder)
     if folder.is_symlink() or not manifest:
         return
-    half = {f"notebooks/{name}.ipynb": "" for name in manifest["notebooks"]} if changed else {}
+    half = {f"notebooks/{name}.ipynb": None for name in manifest["notebooks"]} if draft else {}
     for name, sha256 in (half | manifest["files"]).items():
         path = folder / name
         plain = LISTED.fullmatch(name) and not path.is_symlink() and not path.parent.is_symlink()
-        wanted = runs or path.parent.name != "runs"
-        if plain and wanted and path.is_file() and (changed or checksum(path) == sha256):
+        if not plain or not path.is_file() or (path.parent.name == "runs" and not runs):
+            continue
+        if sha256 in (None, checksum(path)):
             path.unlink()
+        elif draft:
+            path.rename(path.with_stem(f"{path.stem}-changed-{secrets.token_hex(2)}"))
     (folder / MANIFEST).unlink()
     for empty in (folder / "notebooks", folder / "runs", folder):
         with contextlib.suppress(OSError):  # not empty: somebody else's
@@ -324,18 +330,16 @@ def finish(
     copies = Store(draft / "runs", shipped=None)
     manifest, page = render(written, notebooks, sections, copies)
     write_atomically(draft / PAGE, page.encode())
-    manifest["files"] = {name: checksum(draft / name) for name in contents(draft)}
+    manifest["files"] = {name: checksum(draft / name) for name in contents(draft, manifest)}
     write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def contents(folder: Path) -> list[str]:
-    """The files of a report in a folder of evidence, the manifest aside, by their paths in it."""
-    paths = [
-        folder / PAGE,
-        *sorted(folder.glob("notebooks/*.ipynb")),
-        *sorted(folder.glob("runs/*")),
-    ]
-    return [str(path.relative_to(folder).as_posix()) for path in paths if path.is_file()]
+def contents(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The report's own files in a folder of evidence, the manifest aside, by their paths in it."""
+    names = [PAGE, *(f"notebooks/{name}.ipynb" for name in manifest["notebooks"])]
+    records = [path.name for path in sorted(folder.glob("runs/*"))]
+    names += [f"runs/{name}" for name in records if re.split("[-.]", name)[0] in manifest["runs"]]
+    return [name for name in names if LISTED.fullmatch(name) and (folder / name).is_file()]
 
 
 def facts(

@@ -124,7 +124,8 @@ def verify_page(page: Path) -> Verdict:
             expected = by_sources(stated, soup, store)
         else:
             manifest = parse(read(written, MOST_JSON))
-            verify_files(page, folder, dict(manifest.pop("files")), verdict)
+            files = dict(manifest.pop("files"))
+            verify_files(page, report.contents(folder, stated), files, verdict)
             for place, found, right in unequal(manifest, stated):
                 problem = f"the manifest's {place} is {found}; the page states {right}."
                 verdict.problems.append(problem)
@@ -157,11 +158,13 @@ def differences_of_order(there: list[str], stated: list[str]) -> Iterator[str]:
         yield "what it shows is there in another order than the page states."
 
 
-def verify_files(page: Path, folder: Path, files: Mapping[str, str], verdict: Verdict) -> None:
+def verify_files(
+    page: Path, contents: list[str], files: Mapping[str, str], verdict: Verdict
+) -> None:
     """Check that the files that belong to a page are those that its manifest lists."""
-    there = [report.PAGE, *(name for name in report.contents(folder) if name != report.PAGE)]
+    there = [report.PAGE, *(name for name in contents if name != report.PAGE)]
     for name in there:
-        path = page if name == report.PAGE else folder / name
+        path = page if name == report.PAGE else report.evidence(page) / name
         verdict.checked["files"] += 1
         if name not in files:
             verdict.problems.append(f"{name} is not listed in the manifest.")

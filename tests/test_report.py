@@ -247,6 +247,24 @@ def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monk
     assert verify(out).problems == []
 
 
+def test_what_the_user_put_into_an_unfinished_report_or_changed_in_it_stays(tmp_path, monkeypatch):
+    out = made_of(["x / 0", SHOWS], tmp_path, monkeypatch)
+    with pytest.raises(LabkitError, match="did not finish"):
+        report.build(out)
+    (out / "unfinished" / "notebooks" / "own.ipynb").write_text("mine")
+    (out / "unfinished" / "notebooks" / "02_part.ipynb").write_text("mine too")
+    for _ in range(2):
+        with pytest.raises(LabkitError, match="did not finish"):
+            report.build(out)
+    repaired = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWS)], metadata=PYTHON)
+    nbformat.write(repaired, tmp_path / "01_part.ipynb")
+    for _ in range(2):
+        report.build(out)
+    kept = [path.read_text() for path in out.rglob("*.ipynb")]
+    assert kept.count("mine") == kept.count("mine too") == 1
+    assert verify(out).problems == []
+
+
 def test_a_manifest_cannot_have_other_files_removed(tmp_path):
     folder, away = tmp_path / "report", tmp_path / "away"
     (folder / "runs").mkdir(parents=True)
@@ -259,7 +277,7 @@ def test_a_manifest_cannot_have_other_files_removed(tmp_path):
     names += ["runs/c.txt", "runs/d.json"]
     files = dict.fromkeys(names, report.checksum(tmp_path / "a.json"))
     (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
-    report.remove_listed(folder, changed=True)
+    report.remove_listed(folder, draft=True)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
         "a.json",
         "b.ipynb",
