@@ -215,7 +215,8 @@ def fit(
     """
     device = data.train.labels.device
     if device.type == "cpu":
-        yield from without_denormals(train.fit(model, optimizer, data, config, done))
+        with flushed_denormals(device):
+            yield from train.fit(model, optimizer, data, config, done)
     elif device.type == "cuda":
         yield from replay(model, optimizer, data, config, done)
     else:
@@ -230,15 +231,16 @@ def warn_of_plain_loop(reason: str) -> None:
     )
 
 
-def without_denormals(steps: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Iterate over `steps` while denormal numbers are zero in this thread.
+@contextlib.contextmanager
+def flushed_denormals(device: torch.device) -> Iterator[None]:
+    """Where `device` is a CPU, let denormal numbers be zero in this thread.
 
     The processor has the setting for each thread, and those that share a tensor's work take theirs
     from the one that first needs them: where they were already there, they keep denormals.
     """
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(device.type == "cpu")
     try:
-        yield from steps
+        yield
     finally:
         torch.set_flush_denormal(False)
 

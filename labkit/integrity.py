@@ -10,17 +10,18 @@ import math
 import re
 import sys
 import zipfile
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from labkit.config import DATASETS, Config, identity
-from labkit.runs import HISTORY, Run
+from labkit.measures import CONFIDENCE_EDGES, MEASURES
+from labkit.runs import HISTORY
 
-#: The arrays of a record: type and axes, of which "answers" are those to the test images. One
-#: whose field in `Run` has a default may be missing, as it is from records older than the field.
+#: The arrays that every record has: type and axes, of which "answers" are those to the test images.
+#: Each of `MEASURES` may be there as well.
 ARRAYS = {
     "iteration_loss": ("<f4", ("epochs", "iterations")),
     "test_labels": ("|u1", ("answers",)),
@@ -32,7 +33,10 @@ MOST_TEXT = 200  # characters of a name, a version or a date
 NPY_HEADER = 256  # bytes before the numbers; numpy writes 128
 
 SETTINGS = {field.name for field in fields(Config)}
-OPTIONAL = {field.name for field in fields(Run) if field.default is not MISSING}
+KINDS = ARRAYS | {name: (measure.kind, measure.axes) for name, measure in MEASURES.items()}
+#: The axes of measures along which a record names its layers; of each at most so many.
+LAYERS = ("weights", "activations", "normalizations")
+MOST_LAYERS, MOST_MOMENTS = 1000, 100
 
 
 def checksum(record: dict[str, Any]) -> str:
@@ -71,6 +75,12 @@ def check_record(record: dict[str, Any], name: str) -> Config:
         good = good and all(isinstance(row, list) and len(row) == 10 for row in counts)
         good = good and all(_whole(count) for row in counts for count in row)
         _need(good, f"confusion.{split}", counts, "10 × 10 counts")
+    layers = record.get("layers", {})
+    good = isinstance(layers, dict) and layers.keys() <= set(LAYERS)
+    good = good and all(isinstance(names, list) for names in layers.values())
+    good = good and all(0 < len(names) <= MOST_LAYERS for names in layers.values())
+    good = good and all(_text(name) for names in layers.values() for name in names)
+    _need(good, "layers", layers, f"names for {', '.join(LAYERS)}")
     check_provenance(provenance)
     seconds = provenance.get("seconds")
     _need(_measured(seconds), "provenance.seconds", seconds, "a number")
@@ -166,7 +176,9 @@ def check_epochs(history: list[Any]) -> None:
         _need(good, f"history[{number}]", row, "numbers by name")
 
 
-def unpack(packed: bytes, sha256: str, config: Config) -> dict[str, np.ndarray]:
+def unpack(
+    packed: bytes, sha256: str, config: Config, layers: dict[str, list[str]]
+) -> dict[str, np.ndarray]:
     """The arrays of a run of `config`, read without executing anything.
 
     Takes no more memory than such a run can need, whatever the archive says of itself.
@@ -174,6 +186,7 @@ def unpack(packed: bytes, sha256: str, config: Config) -> dict[str, np.ndarray]:
     Args:
         packed: an npz file.
         sha256: its checksum, as the record states it.
+        layers: the names of the layers along each axis in `LAYERS`.
 
     Raises:
         ValueError: it is damaged, or holds other arrays than such a run can have.
@@ -181,22 +194,24 @@ def unpack(packed: bytes, sha256: str, config: Config) -> dict[str, np.ndarray]:
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise ValueError("arrays: they do not have the checksum that the record states")
     train, test = DATASETS[config.dataset]
-    most = {"epochs": config.epochs, "answers": test}
-    most["iterations"] = -(-train // config.batch_size)
-    sizes = {"epochs": config.epochs}
+    exact = {"epochs": config.epochs, "right": 2, "bins": len(CONFIDENCE_EDGES) - 1}
+    exact |= {axis: len(names) for axis, names in layers.items()}
+    most = dict.fromkeys(LAYERS, 0) | {"answers": test, "images": train, "moments": MOST_MOMENTS}
+    most |= {"iterations": -(-train // config.batch_size)} | exact
+    sizes = dict(exact)
     found = {}
     try:
         if packed.count(b"PK\1\2") > 99:  # a list of members that takes memory by itself
             raise ValueError("they are too many")
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            for name in (name for name in ARRAYS if f"{name}.npy" in archive.namelist()):
+            for name in (name for name in KINDS if f"{name}.npy" in archive.namelist()):
                 found[name] = _array(name, archive, most, sizes)
     except MemoryError:
         raise
     except Exception as error:  # as many kinds as there are ways to spoil an archive
         said = str(error) or type(error).__name__
         raise ValueError(f"arrays: they cannot be read ({said})") from error
-    missing = ARRAYS.keys() - found.keys() - OPTIONAL
+    missing = ARRAYS.keys() - found.keys()
     _need(not missing, "arrays", [*found], f"all of {', '.join(ARRAYS)}")
     return found
 
@@ -205,7 +220,7 @@ def _array(
     name: str, archive: zipfile.ZipFile, most: dict[str, int], sizes: dict[str, int]
 ) -> np.ndarray:
     """One array of an archive; adds the lengths of its axes to `sizes`, or finds them there."""
-    kind, axes = ARRAYS[name]
+    kind, axes = KINDS[name]
     allowed = NPY_HEADER + np.dtype(kind).itemsize * math.prod(most[axis] for axis in axes)
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -221,7 +236,7 @@ def _array(
     if dtype != np.dtype(kind) or transposed or len(shape) != len(axes):
         raise ValueError(f"{name} is {dtype}{list(shape)} instead of {kind}[{', '.join(axes)}]")
     for axis, length in zip(axes, shape, strict=True):
-        least = 0 if axis == "answers" else 1  # a run that diverged gives none
+        least = axis not in ("answers", "images")  # a run that diverged gives none
         if sizes.setdefault(axis, length) != length or not least <= length <= most[axis]:
             raise ValueError(f"{name} has {length} {axis}")
     array = np.frombuffer(content.read(), dtype).reshape(shape).copy()

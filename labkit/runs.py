@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,14 +10,20 @@ import numpy as np
 import pandas as pd
 
 from labkit.config import Config
+from labkit.measures import MEASURES, RECALIBRATED, RUNNING
 
-#: The columns of `Run.history` that every record has; a later one may have more.
+#: The columns of `Run.history` that every record has; a later one has those below as well.
 HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
+RECALIBRATED_HISTORY = ["train_accuracy_recalibrated", "test_accuracy_recalibrated"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One finished run: numbers only, so that tables and plots need neither torch nor the data.
+
+    Batch normalisations answer with one of two kinds of statistics, see `measures.STATISTICS`: what
+    was learnt shows with recalibrated ones, what `model.eval()` gives with running averages. Where
+    the methods below take `statistics`, a record from before these were measured has no answers.
 
     Attributes:
         config: what was run.
@@ -25,13 +31,18 @@ class Run:
         iteration_loss: mean cross-entropy of each batch in nats, float32 `[epochs, iterations]`.
             NaN from where the run diverged.
         history: one row per epoch: `epoch` (from 0), `loss` (the mean of its batch losses, nats),
-            `train_accuracy`, `test_accuracy` (0..1; NaN where not measured), `seconds` (training).
-        confusion: for "train" and "test" the counts `[10, 10]`, row true and column predicted;
-            all zero for a run that diverged, which gives no answers (n = 0 below).
-        test_labels, test_predicted: classes of the test images, uint8 `[n]`.
-        test_confidence: softmax probability of the predicted class, float32 `[n]`.
+            `seconds` (training alone); by running averages `train_accuracy`, `test_accuracy`
+            (0..1; NaN where not measured), and the same two with `_recalibrated`. Between epochs
+            the training accuracies are those of a fixed part of the images, see `evaluate.sample`.
+        confusion: for "train" and "test" the counts `[10, 10]` by running averages, row true and
+            column predicted; "train_recalibrated" and "test_recalibrated" the others. All zero for
+            a run that diverged, which gives no answers (n = 0 below).
+        test_labels, test_predicted: classes of the test images, uint8 `[n]`; predicted by running
+            averages, as `test_confidence`, the predicted class's softmax probability.
         provenance: date of the start, commit, versions, device, processor, threads, seconds;
             `resumed` lists all but the seconds for every time that it went on from a checkpoint.
+        measures: whatever else was recorded, by its name in `measures.MEASURES`.
+        layers: the names of the layers along the axes of measures.
         checksum: SHA-256 of the record's content; "" for a run that is not kept.
         recorded: whether the run was found in a store, rather than trained just now.
     """
@@ -45,6 +56,8 @@ class Run:
     test_predicted: np.ndarray
     test_confidence: np.ndarray
     provenance: dict[str, Any]
+    measures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    layers: Mapping[str, list[str]] = field(default_factory=dict)
     checksum: str = ""
     recorded: bool = False
 
@@ -59,10 +72,29 @@ class Run:
         places = np.argwhere(~np.isfinite(self.iteration_loss))
         return (int(places[0][0]), int(places[0][1])) if len(places) else None
 
-    @property
-    def test_right(self) -> np.ndarray:
+    def counts(self, split: str, statistics: str = RECALIBRATED) -> np.ndarray:
+        """Confusion counts `[10, 10]` on "train" or "test"; all zero where there are no answers."""
+        name = split if statistics == RUNNING else f"{split}_{statistics}"
+        return self.confusion.get(name, np.zeros((10, 10), int))
+
+    def predicted(self, statistics: str = RECALIBRATED) -> np.ndarray:
+        """The class that each test image is taken for, uint8 `[n]`."""
+        own = self.test_predicted if statistics == RUNNING else None
+        return own if own is not None else self.measure(f"{statistics}_predicted")
+
+    def confidence(self, statistics: str = RECALIBRATED) -> np.ndarray:
+        """The softmax probability of each test image's predicted class, float32 `[n]`."""
+        own = self.test_confidence if statistics == RUNNING else None
+        return own if own is not None else self.measure(f"{statistics}_confidence")
+
+    def right(self, statistics: str = RECALIBRATED) -> np.ndarray:
         """Whether each test image was answered rightly, bool `[n]`."""
-        return self.test_predicted == self.test_labels
+        predicted = self.predicted(statistics)
+        return predicted == self.test_labels[: len(predicted)]
+
+    def measure(self, name: str) -> np.ndarray:
+        """An array of `measures.MEASURES`; one of length 0 where it was not recorded."""
+        return self.measures.get(name, np.zeros([0] * len(MEASURES[name].axes)))
 
     def dated(self, since: str, until: str) -> bool:
         """Whether the run was begun in that time; both ends are dates, ISO 8601 in UTC.
@@ -71,13 +103,18 @@ class Run:
         """
         return since <= self.provenance["date"] <= until
 
-    def accuracy(self, split: str) -> float:
+    def accuracy(self, split: str, statistics: str = RECALIBRATED) -> float:
         """The share of right answers on "train" or "test" after the last epoch, 0..1.
 
-        NaN for a run that diverged.
+        NaN where there are no answers.
         """
-        counts = self.confusion[split]
+        counts = self.counts(split, statistics)
         return float(np.trace(counts) / counts.sum()) if counts.any() else float("nan")
+
+    def accuracies(self, split: str, statistics: str = RECALIBRATED) -> np.ndarray:
+        """The same after every epoch, `[epochs]`; NaN where it was not measured."""
+        name = f"{split}_accuracy" + f"_{statistics}" * (statistics != RUNNING)
+        return self.history.get(name, self.history["loss"] * np.nan).to_numpy(float)
 
 
 def utc_now() -> str:
@@ -88,9 +125,9 @@ def utc_now() -> str:
 Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one a seed
 
 
-def total_confusion(group: Sequence[Run], split: str) -> np.ndarray:
+def total_confusion(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> np.ndarray:
     """Confusion counts `[10, 10]` summed over runs of one setting."""
-    return np.sum([run.confusion[split] for run in group], axis=0)
+    return np.sum([run.counts(split, statistics) for run in group], axis=0)
 
 
 def divergences(runs: Runs) -> str:
@@ -108,6 +145,21 @@ def finite(runs: Runs) -> dict[str, list[Run]]:
     """The runs without those that diverged, and without settings of which none is left."""
     kept = {label: [run for run in group if not run.diverged] for label, group in runs.items()}
     return {label: group for label, group in kept.items() if group}
+
+
+def answered(runs: Runs, statistics: str = RECALIBRATED) -> dict[str, list[Run]]:
+    """The runs that have answers with these statistics, without settings of which none is left."""
+    kept = {
+        label: [r for r in group if len(r.predicted(statistics))] for label, group in runs.items()
+    }
+    return {label: group for label, group in kept.items() if group}
+
+
+def unanswered(runs: Runs) -> str:
+    """How many runs that did not diverge are from before recalibration, as words; "" if none."""
+    older = [r for group in finite(runs).values() for r in group if not len(r.predicted())]
+    many = "run is" if len(older) == 1 else "runs are"
+    return f"{len(older)} {many} from before recalibration, and left out" if older else ""
 
 
 def paired_by_seed(first: Sequence[Run], second: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -131,13 +183,14 @@ def shares_of(counts: np.ndarray) -> np.ndarray:
 def most_mistaken(group: Sequence[Run], most: int) -> dict[int, Counter[int]]:
     """The test images that most often got a wrong answer: image → the wrong answers' counts.
 
-    Most often mistaken first, at most `most` of them; empty if nothing was wrong.
+    Most often mistaken first, at most `most` of them; empty if nothing was wrong. With recalibrated
+    statistics, of runs that have such answers.
     """
-    wrong = np.array([~run.test_right for run in group] or [[]], bool)
+    wrong = np.array([~run.right() for run in group] or [[]], bool)
     times = wrong.sum(0)
     chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
     return {
-        i: Counter(int(run.test_predicted[i]) for run, w in zip(group, wrong, strict=True) if w[i])
+        i: Counter(int(run.predicted()[i]) for run, w in zip(group, wrong, strict=True) if w[i])
         for i in chosen
     }
 

@@ -167,8 +167,7 @@ class Store:
         """
         buffer = io.BytesIO()
         arrays = {name: getattr(run, name) for name in ARRAYS}
-        known = {name: array for name, array in arrays.items() if array is not None}
-        np.savez_compressed(buffer, **known)
+        np.savez_compressed(buffer, **arrays, **run.measures)
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         record = {
             "format": FORMAT,
@@ -180,6 +179,7 @@ class Store:
                 for row in run.history.to_dict("records")
             ],
             "confusion": {split: counts.tolist() for split, counts in run.confusion.items()},
+            **({"layers": run.layers} if run.layers else {}),
             "provenance": run.provenance,
             "arrays": {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256},
         }
@@ -274,6 +274,8 @@ def parts(path: Path) -> Record:
     refuse_other(path, content)
     config = check_record(content, path.stem)
     packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
+    layers = content.get("layers", {})
+    arrays = unpack(packed, content["arrays"]["sha256"], config, layers)
     run = Run(
         config=config,
         data_sha256=content["data_sha256"],
@@ -282,7 +284,9 @@ def parts(path: Path) -> Record:
         provenance=content["provenance"],
         checksum=content["sha256"],
         recorded=True,
-        **unpack(packed, content["arrays"]["sha256"], config),
+        layers=layers,
+        measures={name: array for name, array in arrays.items() if name not in ARRAYS},
+        **{name: arrays[name] for name in ARRAYS},
     )
     return Record(text, packed, content, run)
 

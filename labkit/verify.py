@@ -31,6 +31,7 @@ from labkit.config import DATASETS, LabkitError
 from labkit.data import CHECKSUMS
 from labkit.files import MOST_JSON, parse, read, version
 from labkit.integrity import checksum
+from labkit.measures import RUNNING, STATISTICS, sample_size
 from labkit.runs import Run
 from labkit.store import Store, StoreError, load, parts
 
@@ -573,13 +574,8 @@ def _problems(path: Path) -> Iterator[str]:
 
 def _misfits(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Place and sentence for each part of a record that another part contradicts."""
-    labels, predicted, confidence = run.test_labels, run.test_predicted, run.test_confidence
-    dataset, confusion = run.config.dataset, record["confusion"]
-    totals = {split: counts.sum() for split, counts in run.confusion.items()}
-    for split, images in zip(("train", "test"), DATASETS[dataset], strict=True):
-        known = run.data_sha256 == CHECKSUMS.get(dataset)
-        if known and not run.diverged and totals[split] != images:
-            yield f"confusion.{split}", f"it counts {totals[split]} answers to {images} images"
+    dataset, known = run.config.dataset, run.data_sha256 == CHECKSUMS.get(run.config.dataset)
+    sizes = dict(zip(("train", "test"), DATASETS[dataset], strict=True))
     for number, row in enumerate(record["history"]):
         mean = run.iteration_loss[number].astype(np.float64).mean()
         stated = math.nan if row["loss"] is None else row["loss"]
@@ -590,20 +586,52 @@ def _misfits(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 f"history[{number}].loss",
                 f"{stated}, where its batch losses have the mean {mean}",
             )
-        for split in ("train", "test"):
-            share, place = row[f"{split}_accuracy"], f"history[{number}].{split}_accuracy"
-            right = np.nan if share is None else share * totals[split]
-            if np.isfinite(right) and abs(right - round(right)) > 1e-6:
-                yield place, f"{share}, which is no share of {totals[split]} answers"
-            if number == run.config.epochs - 1 and totals[split]:
-                trace = int(np.trace(confusion[split]))
-                if not abs(right - trace) < 1e-6:
-                    yield place, f"{share}, where confusion.{split} has {trace} right answers"
-    counts = np.zeros((10, 10), int)
-    np.add.at(counts, (labels, predicted), 1)
-    for true, answer in np.argwhere(counts != np.array(confusion["test"])):
-        stated = confusion["test"][true][answer]
-        said = f"{stated}, where the predictions have {counts[true, answer]}"
-        yield f"confusion.test[{true}][{answer}]", said
-    if len(confidence) != len(labels) or not ((confidence > 0) & (confidence <= 1)).all():
-        yield "test_confidence", "not a probability for every test image"
+    for statistics in STATISTICS:
+        for split, images in sizes.items():
+            ending = f"_{statistics}" * (statistics != RUNNING)
+            place, column = f"confusion.{split}{ending}", f"{split}_accuracy{ending}"
+            counts = run.counts(split, statistics)
+            total, right = counts.sum(), np.trace(counts)
+            if known and total and total != images:
+                yield place, f"it counts {total} answers to {images} images"
+            for number, row in enumerate(record["history"]):
+                where, share = f"history[{number}].{column}", row.get(column)
+                if number == run.config.epochs - 1:
+                    if total and (share is None or not abs(share * total - right) < 1e-6):
+                        yield where, f"{share}, where {place} has {right} right answers"
+                elif share is not None:
+                    # Records from before there were samples have it on all training images.
+                    asked = {total, sample_size(total)} if split == "train" else {total}
+                    if not any(abs(share * n - round(share * n)) < 1e-6 for n in asked):
+                        yield where, f"{share}, which is no share of {max(asked)} answers"
+            yield from _answers(run, split, statistics, place, counts)
+
+
+def _answers(
+    run: Run, split: str, statistics: str, place: str, counts: np.ndarray
+) -> Iterator[tuple[str, str]]:
+    """What of the recorded answers the confusion counts contradict."""
+    if split == "test":
+        labels, predicted = run.test_labels, run.predicted(statistics)
+        confidence = run.confidence(statistics)
+        if len(confidence) != len(predicted) or not ((confidence > 0) & (confidence <= 1)).all():
+            yield f"{statistics} confidence", "not a probability for every test image"
+    else:
+        predicted = run.measure(f"{statistics}_train_predicted")
+        labels = np.repeat(np.arange(10), counts.sum(1))  # they are recorded by class
+        bins = run.measure(f"{statistics}_train_confidence")
+        by_right = [counts.sum() - np.trace(counts), np.trace(counts)]
+        if bins.size and bins.sum(1).tolist() != by_right:
+            yield f"{statistics}_train_confidence", "its sums are not the wrong and right answers"
+    if not len(predicted):  # older than the measure, or diverged
+        if split == "test" and counts.any():
+            yield place, f"it counts {counts.sum()} answers, where none are recorded"
+        return
+    if len(labels) != len(predicted):
+        yield place, f"it counts {len(labels)} answers, where {len(predicted)} are recorded"
+        return
+    found = np.zeros((10, 10), int)
+    np.add.at(found, (labels, predicted), 1)
+    for true, answer in np.argwhere(found != counts):
+        said = f"{counts[true, answer]}, where the predictions have {found[true, answer]}"
+        yield f"{place}[{true}][{answer}]", said

@@ -39,12 +39,17 @@ def made_up_run(
     losses: tuple[float, ...] = (1.0, 0.5),
     wrong: dict[tuple[int, int], int] | None = None,
     wrong_train: dict[tuple[int, int], int] | None = None,
+    wrong_running: dict[tuple[int, int], int] | None = None,
+    recalibrated: bool = True,
     images: int = 100,
     **settings: object,
 ) -> Run:
-    """A run with the given epoch losses, in which `wrong[true, predicted]` answers of each split
-    are wrong (`wrong_train` of the training images, if given) and all others of the `images`
-    images of each digit are right."""
+    """A run with the given epoch losses, and so many `images` of each digit in either split.
+
+    `wrong[true, predicted]` answers of each split are wrong (`wrong_train` of the training images,
+    if given), with either kind of statistics (`wrong_running` by running averages, if given); all
+    others are right. Without `recalibrated` the record is from before there were such answers.
+    """
     labels = np.repeat(np.arange(10, dtype=np.uint8), images)
 
     def answers(mistakes):
@@ -56,27 +61,40 @@ def made_up_run(
         np.add.at(counts, (labels, predicted), 1)
         return predicted, counts
 
+    def share(counts):
+        return float(np.trace(counts) / counts.sum())
+
     predicted, counts = answers(wrong)
     train_counts = counts if wrong_train is None else answers(wrong_train)[1]
-    share = float((labels == predicted).mean())
-    config = Config(epochs=len(losses), **settings)
+    running, running_counts = (predicted, counts)
+    running_train = train_counts
+    if wrong_running is not None:
+        running, running_counts = answers(wrong_running)
+        running_train = running_counts
+    confidence = np.linspace(0.5, 1, len(labels), dtype=np.float32)
+    history = {
+        "epoch": range(len(losses)),
+        "loss": losses,
+        "train_accuracy": share(running_train),
+        "test_accuracy": share(running_counts),
+        "seconds": 2.0,
+    }
+    confusion, measures = {"train": running_train, "test": running_counts}, {}
+    if recalibrated:
+        history["train_accuracy_recalibrated"] = share(train_counts)
+        history["test_accuracy_recalibrated"] = share(counts)
+        confusion |= {"train_recalibrated": train_counts, "test_recalibrated": counts}
+        measures = {"recalibrated_predicted": predicted, "recalibrated_confidence": confidence}
     return Run(
-        config=config,
+        config=Config(epochs=len(losses), **settings),
         data_sha256="made up",
         iteration_loss=np.repeat(np.float32(losses)[:, None], 4, axis=1),
-        history=pd.DataFrame(
-            {
-                "epoch": range(len(losses)),
-                "loss": losses,
-                "train_accuracy": share,
-                "test_accuracy": share,
-                "seconds": 2.0,
-            }
-        ),
-        confusion={"train": train_counts, "test": counts},
+        history=pd.DataFrame(history),
+        confusion=confusion,
         test_labels=labels,
-        test_predicted=predicted,
-        test_confidence=np.linspace(0.5, 1, len(labels), dtype=np.float32),
+        test_predicted=running,
+        test_confidence=confidence,
+        measures=measures,
         provenance={
             "date": "2026-01-02T03:04:05+00:00",
             "commit": "abc",
@@ -93,8 +111,9 @@ def diverged_run(**settings):
     run.iteration_loss[0, 3] = np.nan
     none = run.test_labels[:0]
     changes = {"test_labels": none, "test_predicted": none, "test_confidence": none.astype("f4")}
-    changes["confusion"] = dict.fromkeys(("train", "test"), np.zeros((10, 10), int))
-    run.history[["loss", "train_accuracy", "test_accuracy", "seconds"]] = np.nan
+    changes["confusion"] = dict.fromkeys(run.confusion, np.zeros((10, 10), int))
+    changes["measures"] = {name: array[:0] for name, array in run.measures.items()}
+    run.history[run.history.columns.drop("epoch")] = np.nan
     return dataclasses.replace(run, **changes)
 
 

@@ -28,6 +28,7 @@ from labkit.config import Config
 from labkit.data import DeviceError
 from labkit.evaluate import Predictions
 from labkit.experiment import train_run
+from labkit.measures import STATISTICS
 from labkit.store import Store, StoreError, StoreWarning
 from labkit.train import fit, make_optimizer
 
@@ -275,9 +276,8 @@ def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
     monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
     monkeypatch.setattr(experiment, "predict", lambda *_: answers)
     labels = small.test.labels.numpy().astype("u1")
-    answers = dict.fromkeys(
-        ("train", "test"), Predictions(labels, labels, np.ones(len(labels), "f4"))
-    )
+    right = Predictions(labels, labels, np.ones(len(labels), "f4"), labels * 0)
+    answers = dict.fromkeys(STATISTICS, dict.fromkeys(("train", "test"), right))
     losses = torch.tensor(1.0)
     monkeypatch.setattr(
         experiment, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)

@@ -95,7 +95,7 @@ def test_evaluate_counts_like_scikit_learn(small):
     model, config = models.build(Config()), Config(epochs=1)
     for _ in fit(model, make_optimizer(model, config), small, config):
         pass
-    answers = evaluate(model, small, small.train, "mean-std", batch_size=50)
+    answers = evaluate(model, small, small.train, "mean-std")
     logits = model(small.prepare(small.train.images, "mean-std"))
     share, predicted = logits.softmax(1).max(1)
     assert answers.predicted.tolist() == predicted.tolist()

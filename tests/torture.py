@@ -69,12 +69,14 @@ def prepare(folder: Path, seconds: float) -> None:
     """
     small = small_data()
 
-    def watched(network: torch.nn.Module, data: Data, config: Config) -> object:
+    def watched(
+        network: torch.nn.Module, twin: torch.nn.Module, data: Data, config: Config, whole: bool
+    ) -> object:
         digest = hashlib.sha256()
         for tensor in network.state_dict().values():
             digest.update(tensor.numpy().tobytes())
         weights_of(folder, config.seed).write_text(digest.hexdigest())
-        return PREDICT(network, data, config)
+        return PREDICT(network, twin, data, config, whole)
 
     def slow(*paths: Path) -> None:  # so that more kills hit it
         time.sleep(0.02)
@@ -140,8 +142,11 @@ def same(run: Run, other: Run) -> bool:
     """Whether two runs have the same numbers to the last bit, times aside."""
     return (
         all(getattr(run, name).tobytes() == getattr(other, name).tobytes() for name in ARRAYS)
+        and {name: array.tobytes() for name, array in run.measures.items()}
+        == {name: array.tobytes() for name, array in other.measures.items()}
         and run.history.drop(columns="seconds").equals(other.history.drop(columns="seconds"))
-        and all(np.array_equal(run.confusion[s], other.confusion[s]) for s in ("train", "test"))
+        and run.confusion.keys() == other.confusion.keys()
+        and all(np.array_equal(run.confusion[s], other.confusion[s]) for s in run.confusion)
     )
 
 

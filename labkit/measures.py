@@ -1,0 +1,111 @@
+"""What a record holds beyond losses and the answers with running averages, in one place.
+
+Records from before a measure was taken do not have it: a dash in tables, a gap in figures.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: With which statistics a network's batch normalisations answer: with those estimated anew for its
+#: final weights (`evaluate.recalibrate`), or with the running averages that `model.eval()` takes.
+RECALIBRATED, RUNNING = "recalibrated", "running"
+STATISTICS = (RECALIBRATED, RUNNING)
+
+#: The bins of `train_confidence`: from 0 on, four for each factor of ten in 1 − confidence.
+CONFIDENCE_EDGES = np.array([*(1 - 10 ** (-np.arange(29) / 4)), 1.0])
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An array of a record.
+
+    Attributes:
+        kind: of its numbers, as numpy writes it.
+        axes: `epochs`, `iterations`, `answers` (to the test images), `images` (of training, by
+            class, and within a class in the dataset's order), `right` (wrong, right), `bins`,
+            `moments` (see `update`), `weights`, `activations` and `normalizations` (the layers that
+            `Run.layers` names).
+        meaning: what it is, with its unit and, if it has one, its source.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    meaning: str
+
+
+_answers = {
+    "predicted": Measure("|u1", ("answers",), "the class that each test image is taken for"),
+    "confidence": Measure("<f4", ("answers",), "its softmax probability, 0..1"),
+    "silent": Measure("|u1", ("answers",), "1 where all inputs of the last layer are exactly zero"),
+    "train_predicted": Measure("|u1", ("images",), "the class that each image is taken for"),
+    "train_confidence": Measure(
+        "<i4", ("right", "bins"), "how many training answers have a confidence in each bin"
+    ),
+}
+
+_LAYERS = ("moments", "weights")
+MEASURES = {
+    **{f"{RECALIBRATED}_{name}": measure for name, measure in _answers.items()},
+    **{
+        f"{RUNNING}_{name}": measure
+        for name, measure in _answers.items()
+        if name not in ("predicted", "confidence")  # as old as records: `Run.test_predicted`
+    },
+    "update": Measure("<i4", ("moments",), "how many updates lie before the moment"),
+    "gradient_norm": Measure(
+        "<f4", _LAYERS, "Euclidean norm of the loss's gradient on the probe, nats per unit weight"
+    ),
+    "weight_norm": Measure("<f4", _LAYERS, "Euclidean norm of the weights that can learn"),
+    "relative_update": Measure(
+        "<f4",
+        _LAYERS,
+        "norm of the change that the next update makes, divided by the weight norm: behind a batch "
+        "normalisation only the direction of weights acts, so this is the step that counts "
+        "(van Laarhoven 2017, arXiv:1706.05350)",
+    ),
+    "dead": Measure(
+        "<f4",
+        ("moments", "activations"),
+        "share of a ReLU layer's channels that are zero everywhere on the probe, 0..1",
+    ),
+    "saturated": Measure(
+        "<f4",
+        ("moments", "activations"),
+        "share of a sigmoid or tanh layer's outputs on the probe at which the derivative is below "
+        "5 % of its maximum, 0..1",
+    ),
+    "silenced": Measure(
+        "<f4", ("moments",), "share of the probe's images that leave all last features zero, 0..1"
+    ),
+    "lag": Measure(
+        "<f4",
+        ("moments", "normalizations"),
+        "by how much a normalisation's output differs when it uses its running averages instead of "
+        "the probe's own mean μ and deviation σ: root mean square over channels, for normal "
+        "inputs, √(((μ − μ_run)/σ_run)² + (σ/σ_run − 1)²); some 0.1 is the probe's own scatter",
+    ),
+    "gradient_square": Measure(
+        "<f4",
+        ("moments",),
+        "|G|², squared norm of the true gradient: unbiased estimate from batches of 64 and 256 "
+        "(McCandlish et al. 2018, arXiv:1812.06162, appendix A.1); single values may be negative",
+    ),
+    "gradient_variance": Measure(
+        "<f4",
+        ("moments",),
+        "tr Σ, the trace of the covariance of one image's gradient, unbiased from the same; the "
+        "simple noise scale, in images, is mean tr Σ / mean |G|²",
+    ),
+}
+
+
+def calibration_size(images: int) -> int:
+    """On how many of the training images the statistics are estimated anew: 10,000 of 60,000."""
+    return max(images // 6, min(images, 1000))
+
+
+def sample_size(images: int) -> int:
+    """On how many of these the training accuracy between epochs is measured: on every second, since
+    evaluation is to take at most a sixth of a run's time. After the last epoch it is on all."""
+    return calibration_size(images) // 2
