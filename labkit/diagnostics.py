@@ -17,19 +17,21 @@ from labkit.model import probe
 #: At each moment so many batches of so many training images are drawn anew, by seed and update.
 BATCHES, BATCH = 4, 64
 #: A moment takes as long as some 250 images of training: forty moments of a training on the full
-#: MNIST are under 2 % of it, and a shorter one has fewer, of at least so many.
-MOMENTS, FEWEST, IMAGES_A_MOMENT = 40, 4, 15_000
+#: MNIST are under 2 % of it. A shorter one has fewer, down to `FEWEST`, and one so short that even
+#: these would be more than one in `UPDATES_A_MOMENT` updates fewer still.
+MOMENTS, FEWEST, IMAGES_A_MOMENT, UPDATES_A_MOMENT = 40, 4, 15_000, 15
 DENSE = 100  # updates in which a third of the moments lie, ever further apart
 
 
 def moments(updates: int, batch_size: int) -> list[int]:
     """After how many updates a training of so many `updates` is measured; 0 is before the first."""
-    many = min(max(updates * batch_size // IMAGES_A_MOMENT, FEWEST), MOMENTS, updates)
-    dense = min(DENSE, updates - 1)
-    early = max(many // 3, 2)
-    first = [0, *np.geomspace(1, max(dense, 1), early - 1).round()]
+    many = max(updates * batch_size // IMAGES_A_MOMENT, FEWEST)
+    many = min(many, MOMENTS, 1 + updates // UPDATES_A_MOMENT)
+    dense = max(min(DENSE, updates // 3), 1)
+    early = min(max(many // 3, 3), many - 1)
+    first = [0, *np.geomspace(1, dense, max(early - 1, 0)).round()]
     then = np.linspace(dense, updates - 1, many - early + 1)[1:].round()
-    return sorted({int(update) for update in [*first, *then]})
+    return sorted({int(update) for update in [*first, *then]})[:many]
 
 
 class Diagnostics:

@@ -118,7 +118,7 @@ class Population:
     Every batch is normalised by its own statistics, as in training; a population's mean is that of
     the batches' means, its variance the mean of their variances and the variance of their means
     (Wu and Johnson 2021, arXiv:2105.07576, section 3). To be used as a context, in which the twin
-    passes the batches in training mode.
+    passes the batches, its normalisations in training mode.
     """
 
     def __init__(self, twin: nn.Module) -> None:
@@ -162,7 +162,9 @@ def recalibrate(twin: nn.Module, data: Data, normalization: str) -> None:
     """Estimate the statistics of all batch normalisations of `twin` anew, in place, as those of
     its weights: over the images of `calibration`, see `Population`."""
     images = data.train.images[calibration(data.train.labels)]
-    twin.train()
+    twin.eval()  # dropout and the like are off, as where it answers
+    for norm in norms_of(twin):
+        norm.train()
     with Population(twin) as population, torch.no_grad():
         for batch in images.chunk(-(-len(images) // BATCH)):
             twin(data.prepare(batch, normalization))
