@@ -26,7 +26,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from labkit import conclusions, origin, plots, progress, report, tables
+from labkit import conclusions, origin, plots, progress, reasons, report, tables
 from labkit.config import DATASETS, LabkitError
 from labkit.data import CHECKSUMS
 from labkit.files import MOST_JSON, parse, read, version
@@ -38,7 +38,7 @@ from labkit.store import Store, StoreError, load, parts
 #: What reading something that nobody checked can raise.
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_PAGE = 2**28  # bytes; the report's own has four million
-KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots}
+KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots, "reasons": reasons}
 
 
 class Missing(Exception):
