@@ -7,12 +7,15 @@ the documentation shows it; tuned means in its fastest form that keeps the numbe
 else run meanwhile.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +48,7 @@ class Task:
     runs: int  # for the contenders that train several
     stamps: list[float] = field(default_factory=list)
     first_loss: float | None = None
+    spent: dict[str, float] = field(default_factory=dict)  # of a whole run
 
     @property
     def data(self) -> Data:
@@ -362,6 +366,19 @@ def labkit_itself(task: Task) -> list[float]:
     return (counts.diagonal() / counts.sum(1)).tolist()
 
 
+def whole_run(task: Task) -> list[float]:
+    """As a user calls it, with the accuracies after every epoch; what each part took."""
+    from labkit import experiment
+    from labkit.store import Store
+
+    config = task.config.replace(epoch_accuracy=True)
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"device": str(task.device), "log": "none", "store": Store(Path(folder), None)}
+        run = experiment.run(config, **options)
+    task.spent = {k: v for k, v in run.provenance.items() if k.endswith("seconds")}
+    return task.accuracies(torch.from_numpy(run.test_predicted))
+
+
 def several(task: Task, at_once: bool) -> list[float]:
     """As many seeds as the task asks for, long enough to be worth a process each."""
     from labkit import experiment
@@ -387,6 +404,7 @@ def several_in_turn(task: Task) -> list[float]:
 
 
 IN_TURN, AT_ONCE = "labkit, several in turn", "labkit, several at once"
+WHOLE, EARLIER = "labkit, a whole run", "an earlier labkit, a whole run"
 CONTENDERS: dict[str, Callable[[Task], list[float]]] = {
     "documented loop": documented_loop,
     "Lightning, documented": documented_lightning,
@@ -398,6 +416,8 @@ CONTENDERS: dict[str, Callable[[Task], list[float]]] = {
     "labkit's plain loop": plain_labkit,
     "labkit's step by hand": labkit_by_hand,
     ITSELF: labkit_itself,
+    WHOLE: whole_run,
+    EARLIER: whole_run,  # in a process that imports it
     IN_TURN: several_in_turn,
     AT_ONCE: several_at_once,
 }
@@ -407,6 +427,7 @@ def measured(name: str, task: Task) -> dict[str, Any]:
     """Train as `name` does; times in seconds, memory in bytes."""
     accuracies = CONTENDERS[name](task)
     result: dict[str, Any] = {"first_loss": task.first_loss, "accuracy": float(np.mean(accuracies))}
+    result |= task.spent
     if task.stamps:
         on_gpu = task.device.type == "cuda"
         # The last epoch: what is compiled or captured for the first is behind.
@@ -421,11 +442,16 @@ def measured(name: str, task: Task) -> dict[str, Any]:
     return result
 
 
-def in_process(name: str, *arguments: str) -> dict[str, Any]:
-    """`measured` in a new process, with `cold`: its seconds from start to end."""
+def in_process(name: str, *arguments: str, labkit: Path | None = None) -> dict[str, Any]:
+    """`measured` in a new process, with `cold`: its seconds from start to end.
+
+    Args:
+        labkit: the checkout whose labkit the process imports, if another than this one.
+    """
     command = [sys.executable, __file__, "--contender", name, *arguments]
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryFile("w+") as errors:
         empty = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}  # nothing compiled beforehand
+        empty |= {"PYTHONPATH": str(labkit)} if labkit else {}
         start = time.perf_counter()
         done = subprocess.run(command, env=empty, stdout=subprocess.PIPE, stderr=errors, text=True)
         cold = time.perf_counter() - start
@@ -482,6 +508,52 @@ def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
         f"A step does {arithmetic(config) / 1e9:.2f} GFLOP of live arithmetic, {live:.0f} GFLOP/s: "
         f"{live / limit:.0%} of the {limit:.0f} of a product of {size}×{size} matrices."
     )
+
+
+@contextlib.contextmanager
+def checkout(commit: str) -> Iterator[Path | None]:
+    """A folder with the files of a commit of this repository; None, and a line, if it has none."""
+    command = ["git", "-C", str(Path(__file__).parents[1]), "archive", "--format=tar", commit]
+    packed = subprocess.run(command, capture_output=True)
+    if packed.returncode:
+        click.echo(f"no commit {commit!r} to compare a whole run with")
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def shares_of_a_run(found: pd.DataFrame, against: str) -> Iterator[str]:
+    """What evaluation and diagnostics take of a whole run, here and in the records that ship, and
+    its seconds beside those of an earlier labkit."""
+    from labkit.config import Config, scale_name
+    from labkit.store import SHIPPED
+
+    here = found[found["contender"] == WHOLE]
+    parts = ("evaluation_seconds", "diagnostics_seconds")
+    if len(here):
+        shares = [(here[part] / here["seconds"]).median() for part in parts]
+        yield f"Of a whole run evaluation takes {shares[0]:.1%} and diagnostics {shares[1]:.1%}."
+    if len(here) and (found["contender"] == EARLIER).any():
+        pairs = ratios(found, "seconds", WHOLE)[EARLIER]
+        yield (
+            f"A whole run takes {here['seconds'].median():.1f} s, with labkit at {against} "
+            f"{pairs.median():.3f} times that ({pairs.min():.2f} to {pairs.max():.2f})."
+        )
+    records = [json.loads(path.read_text()) for path in SHIPPED.glob("*.json")]
+    kept = [
+        [record["provenance"][part] / record["provenance"]["seconds"] for part in parts]
+        for record in records
+        if parts[0] in record["provenance"] and scale_name(Config(**record["config"])) == "paper"
+    ]
+    if kept:
+        shares = np.median(kept, axis=0)
+        yield (
+            f"In the {len(kept)} records of the paper scale that say it, evaluation took "
+            f"{shares[0]:.1%} and diagnostics {shares[1]:.1%} (medians)."
+        )
 
 
 def refuse_unequal(results: list[dict[str, Any]]) -> None:
@@ -572,6 +644,7 @@ def figure(rounds: pd.DataFrame, about: str) -> Any:
 @click.option("--runs", type=int, help="How many where several train. [default: cores; GPU: 25]")
 @click.option("--only", multiple=True, type=click.Choice(list(CONTENDERS)), help="These alone.")
 @click.option("--out", default="report", show_default=True, type=click.Path(path_type=Path))
+@click.option("--against", default="origin/main", show_default=True, help="An earlier commit.")
 @click.option("--contender", hidden=True)
 @click.option("--only-first", is_flag=True, hidden=True)
 def main(
@@ -583,6 +656,7 @@ def main(
     runs: int | None,
     only: tuple[str, ...],
     out: Path,
+    against: str,
     contender: str | None,
     only_first: bool,
 ) -> None:
@@ -594,21 +668,26 @@ def main(
         print("\n" + json.dumps(result), flush=True)
         return
 
-    def one(name: str, *more: str) -> dict[str, Any]:
+    def one(name: str, *more: str, labkit: Path | None = None) -> dict[str, Any]:
         arguments = {
             "--dataset": dataset, "--epochs": epochs, "--batch-size": batch_size,
             "--device": where, "--runs": runs,
         }  # fmt: skip
-        return in_process(name, *map(str, itertools.chain(*arguments.items())), *more)
+        given = map(str, itertools.chain(*arguments.items()))
+        return in_process(name, *given, *more, labkit=labkit)
 
     names = [name for name in CONTENDERS if not only or name in (*only, ITSELF)]
-    refuse_unequal([one(name, "--only-first") for name in names if name not in (IN_TURN, AT_ONCE)])
+    alike = [name for name in names if name not in (IN_TURN, AT_ONCE, WHOLE, EARLIER)]
+    refuse_unequal([one(name, "--only-first") for name in alike])
     results = []
-    for number in range(rounds):
-        for name in names:
-            result = one(name) | {"round": number}
+    with checkout(against) if EARLIER in names else contextlib.nullcontext() as earlier:
+        for number, name in itertools.product(range(rounds), names):
+            if name == EARLIER and not earlier:
+                continue
+            result = one(name, labkit=earlier if name == EARLIER else None) | {"round": number}
             results.append(result)
-            times = {k: round(result[k], 4) for k in ("step", "epoch", "cold") if k in result}
+            shown = ("step", "epoch", "seconds", "cold")
+            times = {k: round(result[k], 4) for k in shown if k in result}
             click.echo(f"round {number}: {name}: {times}")
     found = pd.DataFrame(results)
     processor = torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
@@ -622,6 +701,8 @@ def main(
     figure(found, about).savefig(out / "bench.png", dpi=150)
     click.echo(f"\n{about}\n{shown.T.to_string()}")
     click.echo(f"\n{share(Task(config, where, only_first=False, runs=runs))}")
+    for sentence in shares_of_a_run(found, against) if WHOLE in names else ():
+        click.echo(f"\n{sentence}")
     if {IN_TURN, AT_ONCE} <= set(names):
         pairs = ratios(found, "cold", AT_ONCE)[IN_TURN]
         click.echo(
