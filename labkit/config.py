@@ -140,7 +140,7 @@ class Config:
     normalization: str = "mean-std"  # of pixels: to mean 0 and deviation 1, or only to 0..1
     max_pool: bool = True  # after the 7×7 stem
     seed: int = 0  # of the initial weights and of the order of the images
-    epoch_accuracy: bool = True  # measure both splits after every epoch; a sixth more time on a CPU
+    epoch_accuracy: bool = True  # measure both splits after every epoch; a seventh of a CPU's time
 
     def __post_init__(self) -> None:
         checked = {

@@ -6,10 +6,8 @@ import torchvision
 from sklearn.metrics import accuracy_score, confusion_matrix
 from torch import nn
 
-from labkit import fast
 from labkit import model as models
 from labkit.config import Config
-from labkit.data import load
 from labkit.evaluate import evaluate
 from labkit.experiment import train_run
 from labkit.train import fit, make_optimizer
@@ -125,27 +123,3 @@ def test_a_run_that_diverges_is_an_outcome_with_its_place(small, capsys):
     assert set(run.history.dtypes.drop("epoch")) == {np.dtype(float)}
     assert np.isnan(run.accuracy("test")) and len(run.test_predicted) == 0
     assert "diverged" in capsys.readouterr().out
-
-
-def test_where_sigmoid_answers_badly_the_running_averages_lag():
-    """What the notebook on activations says of it: with statistics of the same weights, the same
-    network is right nearly always."""
-    config = Config(activation="sigmoid", epochs=2)
-    data = load("mnist-5k")
-    network = models.build(config)
-    for _ in fast.fit(network, make_optimizer(network, config), data, config):
-        pass
-
-    def accuracy():
-        return evaluate(network, data, data.test, config.normalization).accuracy()
-
-    by_averages = accuracy()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean of what follows
-    network.train()
-    with torch.no_grad():
-        for images in data.train.images.split(64)[:50]:
-            network(data.prepare(images, config.normalization))
-    assert by_averages < 0.5 < 0.8 < accuracy()
