@@ -398,7 +398,7 @@ def learning_words(runs: Runs) -> Text:
             )
         course = convolutions(group, "relative_update")
         lines.append(
-            f"**{label}:** over the training a convolution's relative update falls from "
+            f"**{label}:** over the training a convolution's relative update goes from "
             f"{100 * course[0]:.2g} % to {100 * course[-1]:.2g} % (median, {seeds(group)})."
         )
     return _several(lines, runs, "gradient_norm", "relative_update")
