@@ -131,13 +131,10 @@ def beside(runs: Runs) -> Table:
 
     def row(label: str, number: str, what: str, n: int, found: Sequence[str]) -> None:
         values = len(found) - found.count("")
-        counts = {
-            name: found.count(name) if values else np.nan for name in ("yes", "above", "below")
-        }
-        rows.append([label, number, what, n, values, *counts.values()])
+        counts = [found.count(k) if values else np.nan for k in ("yes", "above", "below")]
+        rows.append([label, number, what, n, values, *counts])
 
     columns = ["setting", "section", "of the original", "n", "values", "inside", "above", "below"]
-
     for label, group in finite(runs).items():
         if not (section := published.section_of(group[0].config)):
             continue
