@@ -10,7 +10,7 @@ import pytest
 from conftest import diverged_run, made_up_run
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
-from labkit import claims, conclusions, plots, tables
+from labkit import claims, conclusions, plots, stats, tables
 from labkit.config import Config
 from labkit.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.runs import Run, Runs, answered
@@ -76,8 +76,10 @@ ALONE |= {"conclusions.compare"}
 
 
 def show(name, runs):
-    """What the function of that name gives for `runs`; where it takes one run, the first old one,
-    or else the first."""
+    """What the function of that name gives for `runs`, or the claim of that number; where it takes
+    one run, the first old one, or else the first."""
+    if isinstance(name, int):
+        return conclusions.claim(name, runs)
     every = [run for runs_ in runs.values() for run in runs_]
     one = next((run for run in every if not len(run.predicted())), every[0])
     usual = {
@@ -161,6 +163,8 @@ def test_running_averages_alone_stand_in_the_tables_of_old_records():
     assert running["n"].eq(2).all() and running["values"].eq(11).all()
     said = str(conclusions.claim(7, OLD))
     assert "no run has recalibrated answers; by running averages +0 points (n = 2)" in said
+    said = str(conclusions.claim(2, OLD))
+    assert "test accuracy: no run has recalibrated answers; by running averages 94.95 % (n" in said
 
 
 def test_n_counts_the_runs_that_count():
@@ -175,11 +179,12 @@ def test_n_counts_the_runs_that_count():
     assert plots.confusion_difference(runs).alt.count("n = 1 and 1") == 1
 
 
-@pytest.mark.parametrize("name", sorted(ALONE))
-def test_these_rest_on_recalibrated_answers_alone(name):
-    """Other running averages change nothing; other recalibrated answers do."""
-    plain = made_up_run(recalibrated=False)
-    two = {label: RUNS[label] for label in ("baseline", "sigmoid")}
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("name", [*sorted(ALONE), 3, 4])
+def test_these_rest_on_recalibrated_answers_alone(name, seeds):
+    """Other running averages change nothing; other recalibrated answers do. Numbers: of claims."""
+    plain = made_up_run(wrong={(d, (d + 3) % 10): 4 for d in range(10)}, recalibrated=False)
+    two = {label: RUNS[label][:seeds] for label in ("baseline", "sigmoid")}
     lagging = {
         label: [
             dataclasses.replace(
@@ -216,6 +221,11 @@ def test_counts_are_those_of_scikit_learn(statistics):
     shown = tables.per_class({"": [run]}).frame["", column].tolist()
     expected = [*recall_score(labels, predicted, average=None), accuracy_score(labels, predicted)]
     assert shown == pytest.approx([100 * share for share in expected])
+    if statistics == RECALIBRATED:
+        bounds = tables.per_class({"": [run]}).frame.loc["2", ""][["low", "high"]]
+        assert bounds.tolist() == pytest.approx([100 * end for end in stats.wilson(97, 100)])
+        ends = tables.summary({"": [run]}).frame.loc["", "recalibrated"][["from", "to"]]
+        assert ends.tolist() == pytest.approx([100 * end for end in stats.wilson(996, 1000)])
     head = {RECALIBRATED: "recalibrated", RUNNING: "by running averages"}[statistics]
     total = tables.summary({"": [run]}).frame.loc["", (head, "test %")]
     assert total == pytest.approx(100 * accuracy_score(labels, predicted))
