@@ -7,6 +7,10 @@ prints do not go together, the verdict says that it *contradicts the original's 
 what these runs show; curves are compared by their last losses for that, since the original knew no
 other measure. Where a run diverged, what is left is no fair comparison: not separable.
 
+Accuracies and answers are recalibrated, see `measures.STATISTICS`. Those by running averages, which
+the original most likely states, are named beside them and decide nothing. Where no run has
+recalibrated answers, a claim that rests on them is not separable at n = 0.
+
 Intervals are corrected for the comparisons within a claim, not for the number of claims.
 """
 
@@ -20,14 +24,17 @@ import numpy as np
 
 from labkit import published, stats
 from labkit.config import VARIED, whole
+from labkit.measures import RUNNING
 from labkit.runs import (
     Run,
     Runs,
+    answering,
     divergences,
     finite,
     off_diagonal,
     paired_by_seed,
     shares_of,
+    unanswered,
 )
 
 REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
@@ -63,6 +70,7 @@ class Claim:
         needs: the sections whose runs it is judged on.
         judge: the findings, from the runs of those sections.
         own: where the original's own numbers contradict it, in words; "" if they do not.
+        answers: whether it rests on what the networks answer, and not on losses alone.
     """
 
     number: int
@@ -73,6 +81,7 @@ class Claim:
     needs: tuple[str, ...]
     judge: Callable[[Settings], list[Finding]]
     own: Callable[[], str] = lambda: ""
+    answers: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,19 +118,31 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
     if lost := divergences({f"section {number}": group for number, group in needed.items()}):
         findings = [replace(finding, agrees=None) for finding in findings]
         first_of_all.append(f"{lost}, so that no verdict is given on the others")
+    if claim.answers and (older := unanswered(needed)):
+        first_of_all.append(f"{older} where answers count")
     found = verdict(findings)
     if own := claim.own():
         first_of_all.insert(0, own)
         found = f"{OWN_TABLE}; these runs: {found}"
     evidence, brief = (
-        re.sub(r"(?<![\w)])-(?=\d)", "−", "; ".join([*first_of_all, *parts]))
+        minus("; ".join([*first_of_all, *parts]))
         for parts in ([f.evidence for f in findings], [f.brief for f in findings])
     )
     return Judgement(claim, found, evidence, min(finding.n for finding in findings), brief)
 
 
+def minus(text: str) -> str:
+    """The text with a minus sign, and not a hyphen, before its negative numbers."""
+    return re.sub(r"(?<![\w)])-(?=\d)", "−", text)
+
+
 def verdict(findings: Sequence[Finding]) -> str:
-    """What several comparisons, all of which a claim rests on, say of it together."""
+    """What several comparisons, all of which a claim rests on, say of it together.
+
+    Where one of them has no runs, that is nothing.
+    """
+    if not min(finding.n for finding in findings):
+        return "not separable at n = 0"
     if any(finding.agrees is False for finding in findings):
         return CONTRADICTED
     if all(finding.agrees for finding in findings):
@@ -173,9 +194,17 @@ def paired(
 
 
 def with_more(finding: Finding, evidence: str, brief: str = "") -> Finding:
-    """The finding with more evidence behind its own."""
-    more = f"{finding.brief}; {brief}" if brief else finding.brief
-    return replace(finding, evidence=f"{finding.evidence}; {evidence}", brief=more)
+    """The finding with more evidence, if there is any, behind its own."""
+    return replace(
+        finding,
+        evidence="; ".join(filter(None, (finding.evidence, evidence))),
+        brief="; ".join(filter(None, (finding.brief, brief))),
+    )
+
+
+def _no_answers(what: str) -> Finding:
+    words = f"{what}: no run has recalibrated answers"
+    return Finding(None, words, 0, words)
 
 
 def area(run: Run) -> float:
@@ -189,8 +218,11 @@ def last_loss(run: Run) -> float:
 
 
 def test_percent(run: Run) -> np.ndarray:
-    """100 for each test image that was answered rightly, else 0: the mean is the accuracy in %."""
-    return 100.0 * run.test_right
+    """100 for each test image that was answered rightly, else 0: the mean is the accuracy in %.
+
+    By recalibrated answers; length 0 for a run that has none.
+    """
+    return 100.0 * run.right()
 
 
 def _final_loss(settings: Settings) -> list[Finding]:
@@ -215,10 +247,17 @@ def _own_final_loss() -> str:
 
 
 def _above_99(settings: Settings) -> list[Finding]:
-    group, found = settings["1"], []
+    group, found = answering(settings["1"]), []
+    averaged = answering(settings["1"], RUNNING)
     for split, name in (("train", "training"), ("test", "test")):
+        mean = 100 * np.mean([run.accuracy(split, RUNNING) for run in averaged] or np.nan)
+        words = f"by running averages {mean:.2f} %"
+        beside = (f"{words} (n = {len(averaged)})", words) if averaged else ("", "")
+        if not group:
+            found.append(with_more(_no_answers(f"{name} accuracy"), *beside))
+            continue
         shares = [run.accuracy(split) for run in group]
-        counts = group[0].confusion[split]
+        counts = group[0].counts(split)
         total, mean = int(counts.sum()), float(np.mean(shares))
         low, high = stats.wilson(round(mean * total), total)
         words = f"{100 * low:.2f} to {100 * high:.2f} % by the {total:,} images alone"
@@ -234,7 +273,8 @@ def _above_99(settings: Settings) -> list[Finding]:
             agrees, words = None, f"{words}; single run, no claim"
         shown = f"{name} {100 * mean:.2f} %"
         brief = f"{shown} ({100 * max(low, 0):.2f} to {100 * min(high, 1):.2f})"
-        found.append(Finding(agrees, f"{shown} ({words})", len(group), brief))
+        finding = Finding(agrees, f"{shown} ({words})", len(group), brief)
+        found.append(with_more(finding, *beside))
     return found
 
 
@@ -242,7 +282,7 @@ def _extreme(
     group: Sequence[Run], split: str, digits: Sequence[int], sign: int, comparisons: int
 ) -> Finding:
     """Whether all of `digits` have a higher (`sign` 1) or lower accuracy than every other digit."""
-    shares = np.array([shares_of(run.confusion[split])[:-1] for run in group])
+    shares = np.array([shares_of(run.counts(split))[:-1] for run in group])
     others = [d for d in range(shares.shape[1]) if d not in digits]
     mean = shares.mean(0)
     order = [int(d) for d in np.argsort(-sign * mean, kind="stable")[: len(digits)]]
@@ -269,9 +309,9 @@ def _extreme(
 def _digits(settings: Settings) -> list[Finding]:
     asked = [(split, *rank) for split in ("train", "test") for rank in (([8], 1), ([2, 7], -1))]
     comparisons = sum(len(digits) * (10 - len(digits)) for _, digits, _ in asked)
-    return [
-        _extreme(settings["1"], split, digits, sign, comparisons) for split, digits, sign in asked
-    ]
+    if not (group := answering(settings["1"])):
+        return [_no_answers("best and worst digits")]
+    return [_extreme(group, split, digits, sign, comparisons) for split, digits, sign in asked]
 
 
 def _own_digits() -> str:
@@ -286,8 +326,9 @@ def _own_digits() -> str:
 
 
 def _two_and_seven(settings: Settings) -> list[Finding]:
-    group = settings["1"]
-    wrong = np.array([off_diagonal(run.confusion["test"]) for run in group])
+    if not (group := answering(settings["1"])):
+        return [_no_answers("2 and 7")]
+    wrong = np.array([off_diagonal(run.counts("test")) for run in group])
     total = wrong.sum(0)
     pairs = total + total.T
     upper = pairs[np.triu_indices(10, 1)]
@@ -371,15 +412,19 @@ def _accuracies(
     settings: Settings, first: str, second: str, names: str, expected: int, comparisons: int = 1
 ) -> Finding:
     """The test accuracies of two sections, and what the original's own tables can carry."""
-    found = compared(
-        f"{names}, test accuracy",
-        settings[first],
-        settings[second],
-        test_percent,
-        expected,
-        unit=" points",
-        comparisons=comparisons,
-    )
+    what = f"{names}, test accuracy"
+    groups = [answering(settings[number]) for number in (first, second)]
+    found = _no_answers(what)
+    if all(groups):
+        found = compared(
+            what, *groups, test_percent, expected, unit=" points", comparisons=comparisons
+        )
+    pairs = paired_by_seed(*(answering(settings[number], RUNNING) for number in (first, second)))
+    if pairs:
+        shares = np.array([[run.accuracy("test", RUNNING) for run in pair] for pair in pairs])
+        mean = 100 * np.mean(shares[:, 0] - shares[:, 1])
+        words = f"by running averages {mean:+.3g}"
+        found = with_more(found, f"{words} points (n = {len(pairs)})", words)
     ours, theirs = (published.numbered(number).test for number in (first, second))
     p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
     own = ours.total_percent - theirs.total_percent
@@ -425,6 +470,7 @@ CLAIMS = (
         "Student's interval over the seeds and Wilson's of the images, both above 99 %",
         ("1",),
         _above_99,
+        answers=True,
     ),
     Claim(
         3,
@@ -435,6 +481,7 @@ CLAIMS = (
         ("1",),
         _digits,
         _own_digits,
+        answers=True,
     ),
     Claim(
         4,
@@ -444,6 +491,7 @@ CLAIMS = (
         PAIRED + " (Bonferroni, 2)",
         ("1",),
         _two_and_seven,
+        answers=True,
     ),
     Claim(
         5,
@@ -473,6 +521,7 @@ CLAIMS = (
         ACCURACY,
         ("1", "3.1"),
         _high_rate,
+        answers=True,
     ),
     Claim(
         8,
@@ -482,6 +531,7 @@ CLAIMS = (
         ACCURACY + " (Bonferroni, 2)",
         ("1", "3.2"),
         _large_batch,
+        answers=True,
     ),
 )
 

@@ -8,12 +8,17 @@ import numpy as np
 
 from labkit import claims, published, recipes, stats
 from labkit.config import DATASETS, Config, scale_name, seed_range
+from labkit.measures import STATISTICS
 from labkit.origin import MIME, made
 from labkit.runs import (
+    BOTH,
     Run,
     Runs,
+    answered,
+    answering,
     divergences,
     finite,
+    unanswered,
 )
 
 
@@ -110,17 +115,17 @@ def loss(runs: Runs) -> Text:
 
 @made
 def compare(runs: Runs) -> Text:
-    """Test accuracy of every setting against the first one, with a test."""
-    lines, compared = _divergences(runs), finite(runs)
+    """Test accuracy, recalibrated, of every setting against the first one, with a test."""
+    lines, compared = _divergences(runs) + _older(runs), answered(runs)
     if len(compared) < 2 or next(iter(runs)) not in compared:
         return Text("\n".join([*lines, "- There are no two settings left to compare."]))
     (base_label, base), *others = compared.items()
     if max(len(group) for group in compared.values()) > 1:
-        said = _paired(compared, claims.test_percent, "test accuracy", " points")
+        said = _paired(compared, claims.test_percent, "test accuracy, recalibrated", " points")
         return Text("\n".join([*lines, *(f"- {line}" for line in said)]))
     corrected = f" corrected for {len(others)} comparisons" * (len(others) > 1)
     for label, group in others:
-        first, second = base[0].test_right, group[0].test_right
+        first, second = base[0].right(), group[0].right()
         only_first, only_second, p = stats.mcnemar(first, second)
         p = min(1.0, p * len(others))
         ahead = label if only_second > only_first else base_label
@@ -129,8 +134,8 @@ def compare(runs: Runs) -> Text:
             found = f"{ahead} is right more often on images like these"
         lines.append(
             f"- **{label} against {base_label}:** {percent(second.mean())} against "
-            f"{percent(first.mean())} of {len(first):,} test images. {only_second} images only "
-            f"{label} had right, {only_first} only {base_label} (exact McNemar test, "
+            f"{percent(first.mean())} of {len(first):,} test images, recalibrated. {only_second} "
+            f"images only {label} had right, {only_first} only {base_label} (exact McNemar test, "
             f"{stats.p_words(p)}{corrected}): {found}."
         )
     lines.append(
@@ -138,6 +143,39 @@ def compare(runs: Runs) -> Text:
         "give, one run cannot tell."
     )
     return Text("\n".join(lines))
+
+
+@made
+def lag(runs: Runs) -> Text:
+    """What answering with running averages costs each setting on the test images.
+
+    In points of accuracy, the mean over the seeds: after the last epoch, and in which epoch most.
+    """
+    lines = [*_divergences(runs), *_older(runs)]
+    for label, group in runs.items():
+        if not (kept := answering(group)):
+            lines.append(f"- **{label}**: no run has recalibrated answers (n = 0).")
+            continue
+        learnt, averaged = (
+            100 * np.array([run.accuracies("test", kind) for run in kept]) for kind in STATISTICS
+        )
+        hidden = learnt - averaged
+        by_epoch = hidden.mean(0)
+        last, most = by_epoch[-1], int(np.nanargmax(by_epoch))
+        said = f"hide {last:.2f} points" if last >= 0.005 else f"hide nothing, {last:+.2f} points"
+        several = f" ({min(hidden[:, -1]):.2f} to {max(hidden[:, -1]):.2f} by seed)"
+        elsewhere = (
+            "it was measured after no other epoch"
+            if np.isnan(by_epoch[:-1]).all()
+            else f"at most {by_epoch[most]:.2f} in epoch {most}"
+        )
+        lines.append(
+            f"- **{label}**: {percent(learnt[:, -1].mean() / 100)} recalibrated, "
+            f"{percent(averaged[:, -1].mean() / 100)} by running averages after the last epoch "
+            f"(n = {len(kept)}): the averages {said}{several * (len(kept) > 1)}; {elsewhere}."
+        )
+    lines.append(f"- {BOTH[0].upper()}{BOTH[1:]}.")
+    return Text(claims.minus("\n".join(lines)))
 
 
 @made
@@ -256,6 +294,11 @@ def excerpt(run: Run) -> Text:
 def _divergences(runs: Runs) -> list[str]:
     found = divergences(runs)
     return [f"- **{found}**; such a run has no accuracy and is left out below."] if found else []
+
+
+def _older(runs: Runs) -> list[str]:
+    found = unanswered(runs)
+    return [f"- {found} of what is recalibrated."] if found else []
 
 
 def _paired(runs: Runs, measure: claims.Measure, name: str, unit: str) -> list[str]:

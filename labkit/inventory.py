@@ -10,12 +10,18 @@ from filelock import Timeout
 
 from labkit.checkpoint import SUFFIX, header_of
 from labkit.config import RECIPE, Config, LabkitError
+from labkit.measures import RECALIBRATED, RUNNING
 from labkit.progress import plain
 from labkit.runs import utc_now
 from labkit.store import SHIPPED, DamagedError, Store, StoreError, lock_of, whole
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
-COLUMNS = ["record", "status", *SETTINGS, "loss", "train_accuracy", "test_accuracy", "seconds"]
+ACCURACIES = {
+    f"{split}_accuracy" + f"_{statistics}" * (statistics != RUNNING): (split, statistics)
+    for statistics in (RUNNING, RECALIBRATED)
+    for split in ("train", "test")
+}
+COLUMNS = ["record", "status", *SETTINGS, "loss", *ACCURACIES, "seconds"]
 COLUMNS += ["device", "date", "commit", "size", "folder", "problem"]
 
 
@@ -24,9 +30,10 @@ def listing(store: Store) -> pd.DataFrame:
 
     Columns: `record`, `status` (complete, diverged, partial, training now, damaged, set aside,
     newer; it says if the recipe is another one or the date still to come), the fields of `Config`,
-    `loss` (mean of the last epoch, nats), `train_accuracy` and `test_accuracy` (0..1), `seconds`,
-    `device`, `date` (of the start, ISO 8601 in UTC), `commit`, `size` (bytes), `folder`, `problem`
-    (why a file cannot be read, a sentence). Control characters are spelt out.
+    `loss` (mean of the last epoch, nats), `train_accuracy` and `test_accuracy` by running averages,
+    and the same two with `_recalibrated` (0..1), `seconds`, `device`, `date` (of the start, ISO
+    8601 in UTC), `commit`, `size` (bytes), `folder`, `problem` (why a file cannot be read, a
+    sentence). Control characters are spelt out.
     """
     rows = []
     for place in store.places:
@@ -45,18 +52,24 @@ def listing(store: Store) -> pd.DataFrame:
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """A listing for the terminal: fewer columns, and text for people."""
+    """A listing for the terminal: fewer columns, and text for people.
+
+    `test` is the recalibrated accuracy on the test images, `running` that by running averages.
+    """
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.2f} %" if pd.notna(share) else ""
 
     def text(row: pd.Series) -> dict[str, str]:
         known = pd.notna(row["seed"])
         config = Config(**{name: row[name] for name in SETTINGS}) if known else None
-        accuracy = row["test_accuracy"]
         return {
             "record": row["record"],
             "setting": _setting(config) if config else "",
             "seed": str(row["seed"]) if known else "",
             "status": row["status"],
-            "test": f"{100 * accuracy:.2f} %" if pd.notna(accuracy) else "",
+            "test": percent(row["test_accuracy_recalibrated"]),
+            "running": percent(row["test_accuracy"]),
             "device": row["device"] if known else "",
             "date (UTC)": str(row["date"])[:16].replace("T", " ") if known else "",
             "size": _size(row["size"]),
@@ -140,8 +153,7 @@ def _record(path: Path) -> dict[str, Any]:
         "status": status,
         **run.config.to_dict(),
         "loss": run.history["loss"].iloc[-1],
-        "train_accuracy": run.accuracy("train"),
-        "test_accuracy": run.accuracy("test"),
+        **{name: run.accuracy(*asked) for name, asked in ACCURACIES.items()},
         **{name: run.provenance[name] for name in ("seconds", "device", "date", "commit")},
         "size": len(text) + len(packed),
     }

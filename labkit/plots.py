@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -11,18 +12,23 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, SymLogNorm
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from labkit import published, recipes, stats
 from labkit.config import Config
+from labkit.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.origin import MIME, made
 from labkit.runs import (
+    BOTH,
     Run,
     Runs,
+    answered,
+    answering,
     class_noun,
     divergences,
-    finite,
+    left_out,
     most_mistaken,
     off_diagonal,
     shares_of,
@@ -74,12 +80,36 @@ def _plain_log(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _nothing(words: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
+def _nothing(words: str, runs: Runs | None = None) -> Figure:
+    """A figure that says why there is nothing to draw, and which of the runs were left out."""
+    words += f" {_sentence(found)}" if runs and (found := left_out(runs)) else ""
     figure = _figure(8, 0.8)
-    figure.text(0.02, 0.5, words, va="center", size=10, color=INK)
+    figure.text(0.02, 0.5, textwrap.fill(words, 100), va="center", size=10, color=INK)
     figure.alt = words
     return figure
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def _note(figure: Figure, runs: Runs, words: str = "") -> None:
+    """Below a figure and in its alt text, `words` and which of the runs were left out of it."""
+    if note := "; ".join(filter(None, (words, left_out(runs)))):
+        width = round(15 * figure.get_figwidth())
+        figure.supxlabel(textwrap.fill(note, width), size=9, color=INK)
+        figure.alt += f" {_sentence(note)}"
+
+
+def _answered(runs: Runs) -> Iterator[tuple[str, list[Run], dict[str, Any]]]:
+    """The settings with recalibrated answers: label, those runs, and color and marker.
+
+    Those are the same in every figure of `runs`, whatever is left out.
+    """
+    for index, (label, group) in enumerate(runs.items()):
+        if kept := answering(group):
+            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+            yield label, kept, {"color": color, "marker": marker}
 
 
 def _first(runs: Runs) -> Run:
@@ -172,37 +202,49 @@ def loss_by_epoch(runs: Runs) -> Figure:
 
 @made
 def accuracy_by_epoch(runs: Runs) -> Figure:
-    """Error (100 % - accuracy) on both splits after each epoch, log axis; mean over the seeds."""
-    figure = _figure(8, 3.6)
+    """Error (100 % - accuracy) on both splits after each epoch, log axis; mean over the seeds.
+
+    Thick lines are recalibrated; the thin dotted one is the test error by running averages, so that
+    one sees what their lag costs.
+    """
+    kinds = (
+        ("train", RECALIBRATED, "training images, recalibrated"),
+        ("test", RECALIBRATED, "test images, recalibrated"),
+        ("test", RUNNING, "test images, by running averages"),
+    )
+    lines = (
+        {"ls": (0, (4, 2)), "lw": 1.6, "mfc": "white"},
+        {"ls": "-", "lw": 1.8},
+        {"ls": (0, (1, 1.5)), "lw": 1.1, "ms": 3},
+    )
+    drawn = list(_answered(runs))
+    if not drawn:
+        return _nothing("Error on both splits by epoch: no run has recalibrated answers.", runs)
+    figure = _figure(8, 4)
     axes = figure.add_subplot()
-    said = []
-    for index, (label, group) in enumerate(runs.items()):
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        for split, line, fill in (("train", (0, (4, 2)), "white"), ("test", "-", color)):
-            accuracy = np.mean([run.history[f"{split}_accuracy"] for run in group], axis=0)
-            kind = "training images" if split == "train" else "test images"
-            axes.plot(
-                100 * (1 - accuracy),
-                color=color,
-                marker=marker,
-                mfc=fill,
-                ls=line,
-                lw=1.6,
-                label=f"{label}, {kind}",
-            )
-            if np.isfinite(accuracy[-1]):
-                said.append(f"{label} ends at {100 * (1 - accuracy[-1]):.2f} % on the {kind}")
-    if lost := divergences(runs):
-        said.append(lost)
+    said, handles = [], []
+    for label, group, style in drawn:
+        name, ends = f"{label} (n = {len(group)})", []
+        handles.append(Line2D([], [], lw=1.8, label=name, **style))
+        for (split, statistics, kind), line in zip(kinds, lines, strict=True):
+            wrong = 100 * (1 - np.mean([r.accuracies(split, statistics) for r in group], axis=0))
+            axes.plot(wrong, label=f"{label}, {kind}", **style | line)
+            ends.append(f"{wrong[-1]:.2f} % on the {kind}")
+        said.append(f"{name} ends at {', '.join(ends)}")
+    handles += [
+        Line2D([], [], color=INK, marker="o", label=kind, **line)
+        for (_, _, kind), line in zip(kinds, lines, strict=True)
+    ]
     _plain_log(axes)
     _tidy(axes, xlabel="after epoch", ylabel="wrong answers (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Error on both splits by epoch", loc="left")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.alt = (
         "Line chart of the share of wrong answers after each epoch on a log axis: "
         f"{'; '.join(said)}."
     )
+    _note(figure, runs, BOTH)
     return figure
 
 
@@ -243,53 +285,76 @@ def iterations(runs: Sequence[Run]) -> Figure:
 
 @made
 def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
-    """Accuracy of every class: mean and range of the seeds, the original's as open diamonds."""
+    """Accuracy of every class, recalibrated: mean and range of the seeds.
+
+    The original's as open diamonds, that by running averages as crosses, or as triangles at the
+    lower edge where it is far below.
+    """
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
-    runs = finite(runs)
-    if not runs:
-        return _nothing(f"Accuracy of every {noun}: every run diverged, so that there is none.")
-    figure = _figure(8, 0.6 + 2.7 * len(runs))
+    drawn = list(_answered(runs))
+    if not drawn:
+        return _nothing(f"Accuracy of every {noun}: no run has recalibrated answers.", runs)
+    figure = _figure(8, 0.6 + 2.7 * len(drawn))
     said = []
-    panels = figure.subplots(len(runs), 1, squeeze=False).ravel()
-    for index, (axes, (label, group)) in enumerate(zip(panels, runs.items(), strict=True)):
-        color = COLORS[index % len(COLORS)]
-        shares = np.array([shares_of(run.confusion[split]) for run in group])
+    panels = figure.subplots(len(drawn), 1, squeeze=False).ravel()
+    for axes, (label, group, style) in zip(panels, drawn, strict=True):
+        color = style["color"]
+        shares, averaged = (
+            np.array([shares_of(run.counts(split, statistics)) for run in group])
+            for statistics in STATISTICS
+        )
         places = np.arange(shares.shape[1])
         mean, low, high = shares.mean(0), shares.min(0), shares.max(0)
+        averaged = averaged.mean(0)
         axes.vlines(places, low, high, color=color, lw=5, alpha=0.35)
-        axes.plot(
-            places, mean, "o", color=color, ms=6, label=f"here: mean, range (n = {len(group)})"
-        )
-        worst = int(mean[:-1].argmin())
+        name = f"recalibrated: mean, range (n = {len(group)})"
+        axes.plot(places, mean, "o", color=color, ms=6, label=name)
+        worst = int(np.nanargmin(mean[:-1]))
         said.append(
-            f"{label}: total {mean[-1]:.2f} %, worst {noun} {worst} with {mean[worst]:.2f} %"
+            f"{label}: total {mean[-1]:.2f} % recalibrated, {averaged[-1]:.2f} % by "
+            f"running averages, worst {noun} {worst} with {mean[worst]:.2f} % recalibrated"
         )
         section = published.section_of(group[0].config)
         if section and (table := getattr(section, split)):
             printed = [*table.percent, table.total_percent]
-            axes.plot(places, printed, "D", color=INK, mfc="white", ms=6, label="original")
+            low, high = np.minimum(low, printed), np.maximum(high, printed)
+            axes.plot(places - 0.22, printed, "D", color=INK, mfc="white", ms=5, label="original")
             said[-1] += f" (original {table.total_percent:.2f} %)"
+        # Far lower ones would press all others together: they stand at the lower edge.
+        floor = np.nanmin(low) - max(np.nanmax(high) - np.nanmin(low), 1)
+        for shown, marker, where in (
+            (averaged >= floor, "x", "mean"),
+            (averaged < floor, "v", f"below {floor:.1f} %"),
+        ):
+            if shown.any():
+                style = {"color": INK, "mfc": "white", "label": f"by running averages: {where}"}
+                height = np.maximum(averaged, floor)[shown]
+                axes.plot(places[shown] + 0.22, height, marker, ms=6, **style)
         _tidy(axes, xlabel=noun, ylabel="accuracy (%)")
         axes.set_title(f"{label}, {kind} images", loc="left")
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         axes.set_xticks(places, [*map(str, places[:-1]), "total"])
         axes.axvline(places[-1] - 0.5, color="#bbbbbb", lw=0.8)
     figure.alt = f"Accuracy of every {noun} on the {kind} images, by setting. {'; '.join(said)}."
+    _note(figure, runs, BOTH)
     return figure
 
 
 @made
 def confusion(runs: Runs, split: str = "test") -> Figure:
-    """Confusion counts as heatmaps, one a setting, summed over its seeds.
+    """Confusion counts of recalibrated answers as heatmaps, one a setting, summed over its seeds.
 
     Only mistakes are coloured (log scale): beside the diagonal they would all look empty. The
     diagonal holds the accuracy of the class in percent. Zeros are left blank.
     """
     kind = "test" if split == "test" else "training"
     noun = class_noun(next(iter(runs.values()))[0])
-    totals = {label: total_confusion(group, split) for label, group in runs.items()}
+    kept = answered(runs)
+    if not kept:
+        return _nothing("Confusion heatmap: no run has recalibrated answers.", runs)
+    totals = {label: total_confusion(group, split) for label, group in kept.items()}
     worst = max(int(off_diagonal(counts).max()) for counts in totals.values())
-    rows, columns = -(-len(runs) // 2), min(len(runs), 2)
+    rows, columns = -(-len(kept) // 2), min(len(kept), 2)
     figure = _figure(5.4 * columns, 5.2 * rows)
     said = []
     for index, (label, counts) in enumerate(totals.items()):
@@ -316,17 +381,17 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
             shown = "100" if share == 100 else f"{share:.1f}" if size else "–"
             middle = (place + 0.5, place + 0.5)
             axes.annotate(shown, middle, ha="center", va="center", size=8.5, color=INK)
-        title = f"{label}: {wrong.sum():,} of {counts.sum():,} {kind} answers wrong"
-        title = title if counts.any() else f"{label}: diverged, no answers"
+        n = len(kept[label])
+        title = f"{label} (n = {n}): {wrong.sum():,} of {counts.sum():,} wrong"
         axes.set_title(title, loc="left", size=11)
         axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
         axes.tick_params(length=0, rotation=0)
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
         most = f"most often {true} taken for {predicted} ({wrong.max()})" if wrong.any() else "none"
-        said.append(f"{label}: {wrong.sum()} of {counts.sum()} wrong, {most}")
-    note = f"coloured: number of mistakes; grey diagonal: accuracy of the {noun} in %"
-    figure.supxlabel(note, size=9, color=INK)
-    figure.alt = f"Confusion heatmap of the {kind} images. {'; '.join(said)}."
+        said.append(f"{label} (n = {n}): {wrong.sum()} of {counts.sum()} wrong, {most}")
+    figure.alt = f"Confusion heatmap of the {kind} images, recalibrated. {'; '.join(said)}."
+    colours = f"coloured: number of mistakes; grey diagonal: accuracy of the {noun} in %"
+    _note(figure, runs, f"recalibrated answers to the {kind} images; {colours}")
     return figure
 
 
@@ -334,9 +399,10 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
 def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     """The mistakes a run of the second setting makes more (red) or fewer (blue) than the first."""
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
-    pair = list(finite(runs).items())[:2]
+    pair = list(answered(runs).items())[:2]
     if len(pair) < 2:
-        return _nothing("Heatmap of the difference of mistakes: there are no two settings left.")
+        words = "Difference of mistakes, recalibrated: there are no two settings left."
+        return _nothing(words, runs)
     (first, base), (second, other) = pair
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
@@ -360,15 +426,16 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
         cbar_kws={"label": f"more or fewer {kind} mistakes a run", "format": signed, "shrink": 0.8},
         ax=axes,
     )
-    axes.set_title(f"{second} minus {first}: mistakes a run", loc="left", size=11)
+    axes.set_title(f"{second} minus {first}: mistakes a run, recalibrated", loc="left", size=11)
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
     true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
     figure.alt = (
-        f"Heatmap of the difference of {kind} mistakes a run between {second} and {first} (n = "
-        f"{len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for {true} taken for "
-        f"{answer}, {difference[true, answer]:+.1f}."
+        f"Heatmap of the difference of {kind} mistakes a run, recalibrated, between {second} and "
+        f"{first} (n = {len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for "
+        f"{true} taken for {answer}, {difference[true, answer]:+.1f}."
     )
+    _note(figure, runs)
     return figure
 
 
@@ -376,17 +443,20 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
 def calibration(runs: Runs, fewest: int = 40) -> Figure:
     """How often answers are wrong against how unsure the network was, both on log axes.
 
-    A run's test answers are put in order of confidence. The surer half is the first point, the
-    surer half of the others the second, and so on down to `fewest` answers. Points are means over
-    the seeds, bars their range; with one seed 95 % Wilson intervals. A point without a mistake has
-    no place on a log axis and is shown by that interval's upper end, as an open triangle.
+    A run's test answers, recalibrated, are put in order of confidence. The surer half is the first
+    point, the surer half of the others the second, and so on down to `fewest` answers. Points are
+    means over the seeds, bars their range; with one seed 95 % Wilson intervals. A point without a
+    mistake has no place on a log axis and is shown by that interval's upper end, as an open
+    triangle.
     """
+    if not answered(runs):
+        return _nothing("Calibration: no run has recalibrated answers.", runs)
     figure = _figure(8, 4.4)
     axes = figure.add_subplot()
     said, lowest = [], 100.0
-    for index, (label, group) in enumerate(finite(runs).items()):
-        confidence = np.array([run.test_confidence for run in group], dtype=float)
-        wrong = np.array([~run.test_right for run in group])
+    for label, group, style in _answered(runs):
+        confidence = np.array([run.confidence() for run in group], dtype=float)
+        wrong = np.array([~run.right() for run in group])
         order = np.argsort(-confidence, axis=1, kind="stable")
         parts = []
         while order.shape[1] >= 2 * fewest:
@@ -406,9 +476,8 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
         if len(group) > 1:
             low, high = np.maximum(missed.min(1), 1e-9), np.where(y > 0, missed.max(1), high)
         some = y > 0
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        name = f"{label} (n = {len(group)})"
-        axes.plot(x[some], y[some], color=color, marker=marker, lw=1.6, label=name)
+        color, name = style["color"], f"{label} (n = {len(group)})"
+        axes.plot(x[some], y[some], lw=1.6, label=name, **style)
         axes.vlines(x[some], low[some], high[some], color=color, lw=1, alpha=0.6)
         axes.plot(x[~some], high[~some], "v", color=color, mfc="white", ms=7)
         lowest = min(lowest, x.min(), y[some].min(initial=100))
@@ -426,12 +495,14 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _tidy(axes, xlabel="expected to be wrong: 100 % − confidence (%)", ylabel="wrong (%)")
-    axes.set_title("Calibration on the test images; above the dashed line: too sure", loc="left")
+    title = "Calibration on the test images, recalibrated; above the dashed line: too sure"
+    axes.set_title(title, loc="left")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.alt = (
         "Line chart of the share of wrong answers against the share that the network expects by "
-        f"its confidence, log axes. {'; '.join(said)}."
+        f"its confidence, recalibrated, log axes. {'; '.join(said)}."
     )
+    _note(figure, runs)
     return figure
 
 
@@ -477,25 +548,30 @@ def recipe_curves(runs: Runs) -> Figure:
 
 @made
 def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
-    """The test images that the runs of all settings together get wrong most often.
+    """The test images that the runs of all settings together get wrong most often, recalibrated.
 
     Args:
         images: the test images of the runs' dataset in their order, uint8 `[n, 28, 28]`;
             None where they are not at hand, which the figure then says in their place.
     """
-    every = [run for group in finite(runs).values() for run in group]
+    every = [run for group in answered(runs).values() for run in group]
+    if not every:
+        return _nothing("The images most often wrong: no run has recalibrated answers.", runs)
     _same_images(images, every)
     under = {}
     for i, answers in most_mistaken(every, most).items():
         taken = ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common(2))
         under[i] = f"{every[0].test_labels[i]} taken for\n{taken}", f"image {i}"
-    title = f"The images most often wrong in {len(every)} run{'s' * (len(every) != 1)}"
-    return _gallery(images, under, title)
+    many = f"{len(every)} run{'s' * (len(every) != 1)}"
+    title = f"The images most often wrong in {many}, recalibrated"
+    figure = _gallery(images, under, title)
+    _note(figure, runs)
+    return figure
 
 
 @made
 def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
-    """The mistakes that the network was surest of, with what it saw.
+    """The mistakes that the network was surest of, recalibrated, with what it saw.
 
     Args:
         images: the test images of the run's dataset in their order, uint8 `[n, 28, 28]`;
@@ -504,18 +580,21 @@ def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
     Raises:
         ValueError: the images are not as many as the run's test answers.
     """
-    _same_images(images, [] if run.diverged else [run])
-    wrong = np.flatnonzero(~run.test_right)
-    chosen = wrong[np.argsort(-run.test_confidence[wrong], kind="stable")][:most]
+    if not answering([run]):
+        setting = run.config.setting()
+        return _nothing("The surest mistakes: no recalibrated answers.", {setting: [run]})
+    _same_images(images, [run])
+    wrong, confidence = np.flatnonzero(~run.right()), run.confidence()
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     under = {
         int(i): (
-            f"{run.test_labels[i]} taken for {run.test_predicted[i]}",
-            f"sure to {100 * run.test_confidence[i]:.1f} %\nimage {i}",
+            f"{run.test_labels[i]} taken for {run.predicted()[i]}",
+            f"sure to {100 * confidence[i]:.1f} %\nimage {i}",
         )
         for i in chosen
     }
     seed = run.config.seed
-    title = f"The {len(chosen)} surest of {len(wrong)} mistakes (seed {seed})"
+    title = f"The {len(chosen)} surest of {len(wrong)} mistakes, recalibrated (seed {seed})"
     return _gallery(images, under, title)
 
 

@@ -113,7 +113,7 @@ def distances(runs: Runs) -> pd.DataFrame:
                 run.config.seed: np.sqrt(
                     np.mean(
                         np.log(
-                            run.history["loss"][:length]
+                            run.history["loss"].to_numpy()[:length]
                             / published.numbered(number).epoch_loss[:length]
                         )
                         ** 2

@@ -16,6 +16,12 @@ from labkit.measures import MEASURES, RECALIBRATED, RUNNING
 HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
 RECALIBRATED_HISTORY = ["train_accuracy_recalibrated", "test_accuracy_recalibrated"]
 
+#: For the caption of whatever shows both kinds of statistics.
+BOTH = (
+    "recalibrated: batch normalisation's statistics are estimated anew for the final weights; by "
+    "running averages: as model.eval() answers"
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
@@ -147,11 +153,14 @@ def finite(runs: Runs) -> dict[str, list[Run]]:
     return {label: group for label, group in kept.items() if group}
 
 
+def answering(group: Sequence[Run], statistics: str = RECALIBRATED) -> list[Run]:
+    """The runs of one setting that have answers with these statistics."""
+    return [run for run in group if len(run.predicted(statistics))]
+
+
 def answered(runs: Runs, statistics: str = RECALIBRATED) -> dict[str, list[Run]]:
     """The runs that have answers with these statistics, without settings of which none is left."""
-    kept = {
-        label: [r for r in group if len(r.predicted(statistics))] for label, group in runs.items()
-    }
+    kept = {label: answering(group, statistics) for label, group in runs.items()}
     return {label: group for label, group in kept.items() if group}
 
 
@@ -160,6 +169,11 @@ def unanswered(runs: Runs) -> str:
     older = [r for group in finite(runs).values() for r in group if not len(r.predicted())]
     many = "run is" if len(older) == 1 else "runs are"
     return f"{len(older)} {many} from before recalibration, and left out" if older else ""
+
+
+def left_out(runs: Runs) -> str:
+    """Which runs diverged, and how many are from before recalibration, as words; "" if none."""
+    return "; ".join(filter(None, (divergences(runs), unanswered(runs))))
 
 
 def paired_by_seed(first: Sequence[Run], second: Sequence[Run]) -> list[tuple[Run, Run]]:

@@ -1,5 +1,6 @@
 """Tables from runs. Each is a `Table`: the numbers as a data frame, and how to show them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -10,10 +11,14 @@ import pandas as pd
 
 from labkit import claims, published, recipes, stats
 from labkit.config import DATASETS, Config, scale_name
+from labkit.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.origin import MIME, made
 from labkit.runs import (
+    BOTH,
     Run,
     Runs,
+    answered,
+    answering,
     class_noun,
     divergences,
     finite,
@@ -22,7 +27,11 @@ from labkit.runs import (
     paired_by_seed,
     shares_of,
     total_confusion,
+    unanswered,
 )
+
+#: What an accuracy rests on, in a head or a caption.
+NAMES = {RECALIBRATED: "recalibrated", RUNNING: "by running averages"}
 
 
 @dataclass(frozen=True)
@@ -98,13 +107,13 @@ def epochs(runs: Runs) -> Table:
     return Table(frame, caption, dict.fromkeys(("here", "low", "high", "original"), 4))
 
 
-def _inside(values: np.ndarray, original: Sequence[float]) -> list[str]:
+def _inside(values: np.ndarray | pd.DataFrame, original: Sequence[float]) -> list[str]:
     """For each place whether the original's value lies in the range of `values` `[n, places]`.
 
     "yes", "above", "below", or "" where there is no value here to compare with.
     """
     places = min(values.shape[1], len(original))
-    low, high = values.min(0)[:places], values.max(0)[:places]
+    low, high = values.min(axis=0)[:places], values.max(axis=0)[:places]
     return [
         "" if not np.isfinite(a) else "below" if o < a else "above" if o > b else "yes"
         for a, b, o in zip(low, high, original, strict=False)
@@ -116,45 +125,37 @@ def beside(runs: Runs) -> Table:
     """Every curve and table of the original: how many of its values lie in our range of seeds.
 
     A place counts where both have a value; the original's percentages are compared as printed,
-    with two decimals.
+    with two decimals. Accuracies are those of the runs that have such answers.
     """
     rows = []
 
-    def row(label: str, number: str, what: str, found: Sequence[str]) -> None:
-        counts = {name: found.count(name) for name in ("yes", "above", "below")}
-        rows.append(
-            {
-                "setting": label,
-                "section": number,
-                "of the original": what,
-                "values": sum(counts.values()),
-                "inside": counts["yes"],
-                "above": counts["above"],
-                "below": counts["below"],
-            }
-        )
+    def row(label: str, number: str, what: str, n: int, found: Sequence[str]) -> None:
+        values = len(found) - found.count("")
+        counts = [found.count(k) if values else np.nan for k in ("yes", "above", "below")]
+        rows.append([label, number, what, n, values, *counts])
 
+    columns = ["setting", "section", "of the original", "n", "values", "inside", "above", "below"]
     for label, group in finite(runs).items():
         if not (section := published.section_of(group[0].config)):
             continue
         losses = np.array([run.history["loss"] for run in group])
-        row(label, section.number, "loss by epoch", _inside(losses, section.epoch_loss))
+        n = len(group)
+        row(label, section.number, "loss by epoch", n, _inside(losses, section.epoch_loss))
         for log in published.EXCERPTS if section is published.SECTIONS[0] else ():
             part = np.array([run.iteration_loss[log.epoch :][:1] for run in group]).reshape(
                 len(group), -1
             )[:, log.first :]
-            row(label, log.number, f"iterations of epoch {log.epoch}", _inside(part, log.losses))
+            row(label, log.number, f"iterations of epoch {log.epoch}", n, _inside(part, log.losses))
         for split, name in (("train", "training"), ("test", "test")):
-            if table := getattr(section, split):
-                shares = np.array([shares_of(run.confusion[split]) for run in group])
-                printed = [*table.percent, round(table.total_percent, 2)]
-                row(label, section.number, f"{name} accuracy", _inside(shares.round(2), printed))
-    columns = ["setting", "section", "of the original", "values", "inside", "above", "below"]
+            for statistics in STATISTICS if getattr(section, split) else ():
+                shares, printed = _shares(group, split, statistics), _printed(section, split)
+                what = f"{name} accuracy, {NAMES[statistics]}"
+                row(label, section.number, what, len(shares), _inside(shares.round(2), printed))
     frame = pd.DataFrame(rows, columns=columns).set_index("setting")
     caption = (
         "How many of the original's values lie in the range of our seeds, how many above and below "
         f"it. One run more lies in the range of n others with a chance of (n − 1)/(n + 1), if "
-        f"nothing differs; {seeds_of(runs)}"
+        f"nothing differs; {BOTH}; {seeds_of(runs)}{_older(runs)}"
     )
     return Table(frame, caption)
 
@@ -182,7 +183,8 @@ def ledger(runs: Runs) -> Table:
     caption = (
         f"The original's claims and their verdicts{scale}; in brackets intervals of 95 % for all "
         "comparisons of a claim together, not for all claims; the tests stand in the sections; "
-        f"{seeds_of(runs)}"
+        f"accuracies and answers are recalibrated unless said; {BOTH}; {seeds_of(runs)}"
+        f"{_older(runs)}"
     )
     return Table(frame, caption)
 
@@ -257,8 +259,11 @@ def recipe_distances(runs: Runs) -> Table:
 
 @made
 def hardest(runs: Runs, most: int = 12) -> Table:
-    """The test images that all runs together get wrong most often: how often, and as what."""
-    groups = finite(runs)
+    """The test images that all runs together get wrong most often: how often, and as what.
+
+    By recalibrated answers.
+    """
+    groups = answered(runs)
     every = [run for group in groups.values() for run in group]
     rows = []
     for index, answers in most_mistaken(every, most).items():
@@ -269,17 +274,17 @@ def hardest(runs: Runs, most: int = 12) -> Table:
             "taken for": ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common()),
         }
         for label, group in groups.items() if len(groups) > 1 else ():
-            wrong = sum(not run.test_right[index] for run in group)
+            wrong = sum(not run.right()[index] for run in group)
             row[label] = f"{wrong} of {len(group)}"
         rows.append(row)
-    right = np.sum([run.test_right for run in every], axis=0)
-    never, always = int((right == len(every)).sum()), int((right == 0).sum())
+    right = np.array([run.right() for run in every] or [[]], bool)
+    never, always = int(right.all(0).sum()), int((~right).all(0).sum())
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["image"]).set_index("image")
     many = f"{len(every)} run{'s' * (len(every) != 1)}"
     caption = (
-        f"The test images most often wrong in {many}, of equal ones the first by number: "
-        f"{never:,} of {np.size(right):,} images are "
-        f"right in every run, {always:,} wrong in every run; {seeds_of(runs)}"
+        f"The test images most often wrong in {many}, recalibrated, of equal ones the first by "
+        f"number: {never:,} of {right.shape[1]:,} images are right in every run, {always:,} wrong "
+        f"in every run; {seeds_of(runs, groups)}"
     )
     return Table(frame, caption)
 
@@ -288,10 +293,10 @@ def hardest(runs: Runs, most: int = 12) -> Table:
 def changed(runs: Runs, most: int = 8) -> Table:
     """The test images whose verdict changes between the first setting and each other one.
 
-    An image counts as right with a setting if more than half of its runs answer rightly. Of those
-    that change, the first `most` are named by their numbers.
+    An image counts as right with a setting if more than half of its runs answer rightly, by
+    recalibrated answers. Of those that change, the first `most` are named by their numbers.
     """
-    first, groups = next(iter(runs)), finite(runs)
+    first, groups = next(iter(runs)), answered(runs)
     rows = {}
     for label in groups if first in groups else ():
         if label == first:
@@ -314,10 +319,10 @@ def changed(runs: Runs, most: int = 8) -> Table:
     columns += ["McNemar", f"images only with {first}", "images only with this"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
     caption = (
-        "Test images that change their verdict; right: with more than half of a setting's runs, of "
-        "the seeds that both have; p: of the exact McNemar test on these majorities, times the "
-        "number of settings compared; it says nothing on other seeds; "
-        f"{seeds_of(runs)}"
+        "Test images that change their verdict; right: with more than half of a setting's runs, "
+        "recalibrated, of the seeds that both have; p: of the exact McNemar test on these "
+        "majorities, times the number of settings compared; it says nothing on other seeds; "
+        f"{seeds_of(runs, groups)}"
     )
     return Table(frame, caption)
 
@@ -329,67 +334,107 @@ def _numbers(chosen: np.ndarray, most: int) -> str:
 
 
 def _mostly_right(group: Sequence[Run]) -> np.ndarray:
-    return np.mean([run.test_right for run in group], axis=0) > 0.5
+    return np.mean([run.right() for run in group], axis=0) > 0.5
 
 
 @made
 def per_class(runs: Runs, split: str = "test") -> Table:
     """Accuracy of every digit and in total on "train" or "test", beside the original's table.
 
-    With one seed `low` and `high` are the 95 % Wilson interval; with several they are the lowest
-    and the highest seed, and `accuracy %` is the mean.
+    `accuracy %` is recalibrated. With one such run `low` and `high` are its 95 % Wilson interval;
+    with several they are the lowest and the highest seed, and `accuracy %` is the mean. Running
+    averages (the mean) stand beside the original's table, or where nothing else is on record.
     """
-    columns: dict[tuple[str, str], list[Any]] = {}
-    sizes: np.ndarray | None = None
+    columns: dict[tuple[str, str], Any] = {}
+    sizes: Any = np.zeros(10, int)
     for label, group in runs.items():
-        counts = np.array([run.confusion[split] for run in group])
-        each = np.array([[*c.sum(1), c.sum()] for c in counts])  # all 0 for a run that diverged
-        sizes = each.max(0) if sizes is None else np.maximum(sizes, each.max(0))
-        share = np.array([shares_of(c) for c in counts])
-        if len(group) == 1:
-            right = [*np.diag(counts[0]), np.trace(counts[0])]
-            bounds = [stats.wilson(k, n) for k, n in zip(right, each[0], strict=True)]
-            low, high = (100 * np.array(bounds)).T
-        else:
-            low, high = share.min(0), share.max(0)
-        columns[label, "accuracy %"] = list(share.mean(0))
-        columns[label, "low"], columns[label, "high"] = list(low), list(high)
+        shares, counted = _shares(group, split), answering(group)
+        low, high = shares.min(), shares.max()
+        if len(counted) == 1:
+            low, high = _wilson(counted[0].counts(split))
+        columns[label, "accuracy %"] = shares.mean()
+        columns[label, "low"], columns[label, "high"] = low, high
         section = published.section_of(group[0].config)
-        if section and (table := getattr(section, split)):
-            columns[label, "original %"] = [*table.percent, table.total_percent]
+        original = section and getattr(section, split)
+        if original or not counted:
+            columns[label, "running averages %"] = _shares(group, split, RUNNING).mean()
+        if original:
+            columns[label, "original %"] = [*original.percent, original.total_percent]
             if len(group) > 1:
-                printed = [*table.percent, round(table.total_percent, 2)]
-                columns[label, "inside"] = _inside(share.round(2), printed)
-    index = pd.Index([*(str(i) for i in range(len(sizes) - 1)), "total"], name="class")
-    frame = pd.DataFrame(columns, index=index)
-    frame.insert(0, ("", "images"), [int(size) for size in sizes])
-    kind = {"train": "training", "test": "test"}[split]
-    what = "lowest and highest seed" if max(map(len, runs.values())) > 1 else "95 % Wilson interval"
-    caption = f"Accuracy on the {kind} images; low and high: {what}; {seeds_of(runs)}"
-    return Table(frame, caption, dict.fromkeys(("accuracy %", "low", "high", "original %"), 2))
+                columns[label, "inside"] = _inside(shares.round(2), _printed(section, split))
+        for run, statistics in itertools.product(group, STATISTICS):
+            sizes = np.maximum(sizes, run.counts(split, statistics).sum(1))
+    index = pd.Index([*map(str, range(len(sizes))), "total"], name="class")
+    frame = pd.DataFrame({name: list(values) for name, values in columns.items()}, index=index)
+    frame.insert(0, ("", "images"), [*sizes, sizes.sum()])
+    kind, counted = {"train": "training", "test": "test"}[split], answered(runs)
+    caption = (
+        f"Accuracy on the {kind} images, recalibrated; low and high: {_range_words(counted)}; "
+        f"{BOTH}; {seeds_of(runs, counted)}"
+    )
+    decimals = ("accuracy %", "low", "high", "running averages %", "original %")
+    return Table(frame, caption, dict.fromkeys(decimals, 2))
+
+
+def _shares(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> pd.DataFrame:
+    """The accuracy of each class and, last, in total, in percent; a row a run with answers.
+
+    A frame, because its mean and range are missing, without a warning, where it has no row.
+    """
+    rows = [shares_of(run.counts(split, statistics)) for run in answering(group, statistics)]
+    return pd.DataFrame(rows, columns=range(11), dtype=float)
+
+
+def _printed(section: published.Section, split: str) -> list[float]:
+    """The original's accuracies as it prints them: of each class and in total, in percent."""
+    table = getattr(section, split)
+    return [*table.percent, round(table.total_percent, 2)]
+
+
+def _wilson(counts: np.ndarray) -> np.ndarray:
+    """The lower and the upper ends `[2, 11]` of what `runs.shares_of` gives, in percent."""
+    right, asked = np.diag(counts), counts.sum(1)
+    pairs = [*zip(right, asked, strict=True), (right.sum(), asked.sum())]
+    return 100 * np.array([stats.wilson(k, n) for k, n in pairs]).T
+
+
+def _range_words(counted: Runs) -> str:
+    """What the range of an accuracy is, by how many runs the settings have."""
+    several = {len(group) > 1 for group in counted.values()}
+    if len(several) > 1:
+        return "95 % Wilson interval for one seed, else lowest and highest seed"
+    return "lowest and highest seed" if several == {True} else "95 % Wilson interval"
 
 
 @made
 def summary(runs: Runs) -> Table:
     """One row a setting: loss of the first and the last epoch and both accuracies, and theirs."""
-    rows = {}
+    rows, counted = {}, answered(runs)
     for label, group in runs.items():
         section = published.section_of(group[0].config)
-        test = [100 * run.accuracy("test") for run in group]
-        train = [100 * run.accuracy("train") for run in group]
-        counts = group[0].confusion["test"]
-        interval = 100 * np.array(stats.wilson(np.trace(counts), counts.sum()))
-        low, high = interval if len(group) == 1 else (np.min(test), np.max(test))
+        shares = {
+            (split, statistics): _shares(group, split, statistics).iloc[:, -1]
+            for split in ("train", "test")
+            for statistics in STATISTICS
+        }
+        test = shares["test", RECALIBRATED]
+        low, high = test.min(), test.max()
+        asked = max(run.counts("test").sum() for run in group)
+        if len(test) == 1:
+            low, high = _wilson(answering(group)[0].counts("test"))[:, -1]
         rows[label] = {
             ("here", "n"): len(group),
             ("here", "first loss"): np.mean([run.history["loss"].iloc[0] for run in group]),
             ("here", "last loss"): np.mean([run.history["loss"].iloc[-1] for run in group]),
-            ("here", "train %"): np.mean(train),
-            ("here", "test %"): np.mean(test),
-            ("here", "± seeds"): np.std(test, ddof=1) if len(group) > 1 else np.nan,
-            ("here", "± images"): 100 * stats.deviation(np.mean(test) / 100, counts.sum()),
-            ("here", "from"): low,
-            ("here", "to"): high,
+            ("recalibrated", "n"): len(test),
+            ("recalibrated", "train %"): shares["train", RECALIBRATED].mean(),
+            ("recalibrated", "test %"): test.mean(),
+            ("recalibrated", "± seeds"): test.std(),
+            ("recalibrated", "± images"): 100 * stats.deviation(test.mean() / 100, asked),
+            ("recalibrated", "from"): low,
+            ("recalibrated", "to"): high,
+            ("by running averages", "train %"): shares["train", RUNNING].mean(),
+            ("by running averages", "test %"): shares["test", RUNNING].mean(),
             ("original", "first loss"): section.epoch_loss[0] if section else np.nan,
             ("original", "last loss"): section.epoch_loss[-1] if section else np.nan,
             ("original", "train %"): _percent(section, "train"),
@@ -401,14 +446,46 @@ def summary(runs: Runs) -> Table:
         "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
         "first and of the last epoch, nats. Accuracy: after the last epoch. Of the test accuracy, "
         "± seeds: standard deviation of the seeds on these images, ± images: of a network on "
-        "other sets of as many images (binomial); from, to: 95 % Wilson interval for one seed, "
-        "else lowest and highest seed; "
-        f"{seeds_of(runs)}"
+        f"other sets of as many images (binomial); from, to: {_range_words(counted)}; {BOTH}; "
+        f"{seeds_of(runs)}{_older(runs)}"
     )
     decimals = {"first loss": 4, "last loss": 4} | dict.fromkeys(
         ("train %", "test %", "± seeds", "± images", "from", "to"), 2
     )
     return Table(frame.rename_axis("setting"), caption, decimals)
+
+
+@made
+def lag(runs: Runs) -> Table:
+    """What the running averages cost after the last epoch: accuracy with either statistics.
+
+    In percent, and their difference in points: the mean of the runs that have both and, with
+    several, the lowest and the highest seed.
+    """
+    rows, counted = {}, answered(runs)
+    several = max(map(len, counted.values()), default=0) > 1
+    for label, group in runs.items():
+        kept = answering(group)
+        rows[label] = {("", "n"): len(kept)}
+        for split, head in (("train", "training images"), ("test", "test images")):
+            learnt, averaged = (_shares(kept, split, kind).iloc[:, -1] for kind in STATISTICS)
+            hidden = learnt - averaged
+            rows[label] |= {
+                (head, "recalibrated %"): learnt.mean(),
+                (head, "running averages %"): averaged.mean(),
+                (head, "difference"): hidden.mean(),
+            }
+            if several:
+                rows[label] |= {(head, "from"): hidden.min(), (head, "to"): hidden.max()}
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    range_ = "; from, to: lowest and highest seed" * several
+    caption = (
+        "What the running averages hide after the last epoch: accuracy in percent, and the "
+        f"difference in points{range_}; {BOTH}; {seeds_of(runs, counted)}"
+    )
+    decimals = ("recalibrated %", "running averages %", "difference", "from", "to")
+    return Table(frame.rename_axis("setting"), caption, dict.fromkeys(decimals, 2))
 
 
 @made
@@ -431,7 +508,10 @@ def work(runs: Runs) -> Table:
 
 @made
 def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> Table:
-    """The classes most often taken for another one, summed over the runs of one setting."""
+    """The classes most often taken for another one, summed over the runs of one setting.
+
+    By recalibrated answers.
+    """
     noun = class_noun(group[0])
     counts = total_confusion(group, split)
     wrong = off_diagonal(counts)
@@ -450,8 +530,8 @@ def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> 
     columns = ["true", "taken for", "times", f"% of the {noun}", "the other way"]
     frame = pd.DataFrame(rows, columns=columns).set_index("true")
     caption = (
-        f"Most frequent mistakes: {int(wrong.sum())} of {int(counts.sum()):,} {split} answers are "
-        f"wrong; {seeds_of({'': group})}"
+        f"Most frequent mistakes: {int(wrong.sum())} of {int(counts.sum()):,} {split} answers, "
+        f"recalibrated, are wrong; {seeds_of({'': group}, answered({'': group}))}"
     )
     return Table(frame, caption, {f"% of the {noun}": 2})
 
@@ -522,12 +602,23 @@ def provenance(runs: Runs, since: str = "9999", until: str = "9999") -> Table:
     return Table(frame, caption, {"seconds": 1})
 
 
-def seeds_of(runs: Runs) -> str:
-    """How many seeds the numbers rest on, in words, and which of them diverged."""
-    counts = {len(group) for group in runs.values()}
+def seeds_of(runs: Runs, counted: Runs | None = None) -> str:
+    """How many seeds the numbers rest on, in words, and which of them diverged.
+
+    Where only those of `counted` count, also how many are older than such answers.
+    """
+    kept = runs if counted is None else counted
+    counts = {len(kept.get(label, ())) for label in runs}
     words = f"n = {' or '.join(map(str, sorted(counts)))} seeds a setting"
     found = divergences(runs)
-    return ("one run a setting (n = 1)" if counts == {1} else words) + (f"; {found}" * bool(found))
+    words = ("one run a setting (n = 1)" if counts == {1} else words) + f"; {found}" * bool(found)
+    return words if counted is None else words + _older(runs)
+
+
+def _older(runs: Runs) -> str:
+    """How many runs do not count where answers are recalibrated, as words for a caption's end."""
+    found = unanswered(runs)
+    return f"; {found} of what is recalibrated" * bool(found)
 
 
 def _percent(section: published.Section | None, split: str) -> float:

@@ -14,7 +14,7 @@ from conftest import made_up_run
 from labkit.__main__ import cli
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import LabkitError
-from labkit.inventory import listing
+from labkit.inventory import listing, overview
 from labkit.store import DamagedError, Store, set_aside
 
 
@@ -59,11 +59,27 @@ def test_every_run_is_listed_with_its_status(store):
     ]
     row = table[table["status"] == "complete"].iloc[0]
     assert row["test_accuracy"] == 0.995 and row["seed"] == 0 and row["loss"] == 0.5
+    assert row["test_accuracy_recalibrated"] == 0.995
     files = [path for path in store.folder.glob(f"{row['record']}*") if path.is_file()]
     assert row["size"] == sum(path.stat().st_size for path in files)
     shown = labkit().output
     assert str(store.folder) in shown and "99.50 %" in shown and "partial, 30% done" in shown
     assert "nan" not in shown.lower() and "<na>" not in shown.lower()
+
+
+def test_the_two_accuracies_are_told_apart_and_an_old_record_has_one(own_store):
+    store = Store(shipped=None)
+    run = store.save(made_up_run(wrong={(2, 7): 5}, wrong_train={}, wrong_running={(2, 7): 90}))
+    old = store.save(made_up_run(wrong={(2, 7): 7}, recalibrated=False, seed=1))
+    columns = [f"{s}_accuracy{e}" for e in ("", "_recalibrated") for s in ("train", "test")]
+    table = listing(store).set_index("record")[columns]
+    assert table.loc[run.digest].tolist() == [0.91, 0.91, 1.0, 0.995]
+    assert table.loc[old.digest, columns[:2]].tolist() == [0.993, 0.993]
+    assert table.loc[old.digest, columns[2:]].isna().all()
+    shown = overview(listing(store)).set_index("record")[["test", "running"]]
+    assert shown.loc[run.digest].tolist() == ["99.50 %", "91.00 %"]
+    assert shown.loc[old.digest].tolist() == ["", "99.30 %"]
+    assert "99.30" in labkit("show", old.digest).output
 
 
 def test_a_run_that_is_being_trained_is_said_to_be(store):

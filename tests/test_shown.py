@@ -59,13 +59,13 @@ def test_per_class_has_counts_intervals_and_the_originals_table():
 
 def test_summary_work_and_mistakes_by_hand():
     row = tables.summary(PAIR).frame.loc["lr 0.1"]
-    assert row["here", "test %"] == 95 and row["here", "last loss"] == 0.4
+    assert row["recalibrated", "test %"] == 95 and row["here", "last loss"] == 0.4
     assert row["original", "test %"] == pytest.approx(93.8)
     # 950 of 1,000 by np.sqrt(0.95 · 0.05 / 1000); over the seeds 98.8, 98.7, 98.5.
-    assert row["here", "± images"] == pytest.approx(0.6892024)
-    assert np.isnan(row["here", "± seeds"])
+    assert row["recalibrated", "± images"] == pytest.approx(0.6892024)
+    assert np.isnan(row["recalibrated", "± seeds"])
     several = tables.summary(SEEDS).frame.loc["lr 0.1"]
-    assert several["here", "± seeds"] == pytest.approx(np.std([98.8, 98.7, 98.5], ddof=1))
+    assert several["recalibrated", "± seeds"] == pytest.approx(np.std([98.8, 98.7, 98.5], ddof=1))
     work = tables.work(PAIR).frame.loc["lr 0.01"]
     assert (work["updates an epoch"], work["updates in all"]) == (4, 8)
     pairs = tables.confused_pairs(PAIR["lr 0.01"]).frame.reset_index()
@@ -106,7 +106,7 @@ def test_whether_the_original_lies_in_our_range():
         10, 9, 1, 0,
     ]  # fmt: skip
     # All digits are always right here; the original's 11 values lie below.
-    assert beside.loc["test accuracy", "below"] == 11
+    assert beside.loc["test accuracy, recalibrated", "below"] == 11
     assert tables.per_class(runs).frame["baseline", "inside"].eq("below").all()
     assert beside.loc["iterations of epoch 1", "values"] == 0  # these runs have 4 an epoch
     assert beside.loc["iterations of epoch 2", "values"] == 3
@@ -196,10 +196,10 @@ def test_mistakes_shows_the_surest_first():
     images = np.zeros((1000, 28, 28), dtype=np.uint8)
     figure = plots.mistakes(run, images)
     titles = [axes.get_title() for axes in figure.axes]
-    wrong = np.flatnonzero(run.test_labels != run.test_predicted)
-    surest = wrong[run.test_confidence[wrong].argmax()]
+    wrong = np.flatnonzero(run.test_labels != run.predicted())
+    surest = wrong[run.confidence()[wrong].argmax()]
     assert len(titles) == 4
-    assert titles[0] == f"{run.test_labels[surest]} taken for {run.test_predicted[surest]}"
+    assert titles[0] == f"{run.test_labels[surest]} taken for {run.predicted()[surest]}"
     with pytest.raises(ValueError, match="10 images for 1000 answers"):
         plots.mistakes(run, images[:10])
 
@@ -282,7 +282,7 @@ def test_compare_by_mcnemar_on_single_runs():
 def test_several_seeds_are_paired():
     said = flat(conclusions.compare(SEEDS))
     first, second = (
-        [100.0 * (run.test_predicted == run.test_labels) for run in SEEDS[label]]
+        [100.0 * (run.predicted() == run.test_labels) for run in SEEDS[label]]
         for label in ("lr 0.1", "lr 0.01")
     )
     found = stats.paired_difference(first, second)
