@@ -152,10 +152,10 @@ def calibration(labels: Tensor) -> Tensor:
     """The numbers of the training images on which statistics are estimated: always the same ones,
     each class with its share, in an order in which every stretch has all classes."""
     size = calibration_size(len(labels))
-    by_class = labels.argsort(stable=True)
-    chosen = by_class[torch.arange(size, device=labels.device) * len(labels) // size]
+    by_class = labels.cpu().argsort(stable=True)  # on the CPU: not every device sorts alike
+    chosen = by_class[torch.arange(size) * len(labels) // size]
     batches = -(-size // BATCH)
-    return torch.cat([chosen[start::batches] for start in range(batches)])
+    return torch.cat([chosen[start::batches] for start in range(batches)]).to(labels.device)
 
 
 def recalibrate(twin: nn.Module, data: Data, normalization: str) -> None:

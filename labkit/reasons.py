@@ -373,10 +373,11 @@ def _several(lines: list[str], runs: Runs, *names: str) -> Text:
     left = sum(len(group) for group in finite(runs).values()) - sum(
         len(group) for group in measured(runs, *names).values()
     )
+    lines = lines or ["No run at hand has measured it."]
     if left:
         many = "run is" if left == 1 else "runs are"
         lines = [*lines, f"{left} {many} from before this was measured, and left out."]
-    return Text("\n".join(f"- {line}" for line in lines or ["No run at hand has measured it."]))
+    return Text("\n".join(f"- {line}" for line in lines))
 
 
 @made
