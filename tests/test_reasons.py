@@ -143,7 +143,7 @@ def test_the_noise_scale_is_a_ratio_of_means():
     assert np.allclose(line.get_ydata(), variance.sum(0) / square.sum(0))
     assert np.allclose(line.get_xdata(), (updates + 1) / 4)
     for run in group:
-        run.measures["gradient_square"] = -square
+        run.measures["gradient_square"] = -run.measures["gradient_square"]
     assert reasons.noise_words({"relu": group}).markdown.count("noise hides the gradient") == 2
 
 
