@@ -68,6 +68,12 @@ def by_stage(group: Sequence[Run], name: str, axis: str) -> dict[str, np.ndarray
     }
 
 
+def brief(value: float) -> str:
+    """A number with two digits that count, and no exponent."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 else f"{rounded:.10f}".rstrip("0").rstrip(".")
+
+
 def seeds(group: Sequence[Run]) -> str:
     """How many runs a line rests on."""
     return f"n = {len(group)}"
@@ -109,8 +115,10 @@ def learning(runs: Runs) -> Figure:
         said.append(f"{title.lower()}: {', '.join(parts)}")
         axes.set_yscale("log")
         _against_updates(axes, ylabel=unit)
-        axes.set_title(f"{title}, {label} ({seeds(group)})", loc="left", size=10.5)
-    panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set_title(title, loc="left", size=10.5)
+    panels[1].legend(
+        title=f"{label} ({seeds(group)})", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     figure.alt = (
         "Two line charts against the number of updates, log axes, a line for each part of the "
         f"network. {'; '.join(said)}."
@@ -257,7 +265,9 @@ def steps(runs: Runs) -> Figure:
         axes.set_title(title, loc="left", size=10.5)
     if dead:
         panels[2].yaxis.set_major_formatter(PercentFormatter(1))
-    panels[0].legend(frameon=False, loc="best", fontsize=9)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower left", frameon=False, ncols=4
+    )
     figure.alt = f"Line charts against the number of updates, log axes. {'; '.join(said)}."
     return figure
 
@@ -394,13 +404,13 @@ def learning_words(runs: Runs) -> Text:
             moved = max(update, key=lambda part: update[part][moment])
             lines.append(
                 f"**{label}:** {when.lower()} the gradient is largest in {most}, "
-                f"{ratio:.2g} times that in {least}; the update changes {moved} most, by "
-                f"{100 * update[moved][moment]:.2g} % of its weights' norm ({seeds(group)})."
+                f"{brief(ratio)} times that in {least}; the update changes {moved} most, by "
+                f"{brief(100 * update[moved][moment])} % of its weights' norm ({seeds(group)})."
             )
         course = convolutions(group, "relative_update")
         lines.append(
             f"**{label}:** over the training a convolution's relative update goes from "
-            f"{100 * course[0]:.2g} % to {100 * course[-1]:.2g} % (median, {seeds(group)})."
+            f"{brief(100 * course[0])} % to {brief(100 * course[-1])} % (median, {seeds(group)})."
         )
     return _several(lines, runs, "gradient_norm", "relative_update")
 
@@ -413,7 +423,7 @@ def reaching_words(runs: Runs) -> Text:
         first = np.median(stacked(group, "gradient_norm")[:, 0], axis=0)
         sentence = (
             f"**{label}:** before the first update the gradient of the first layer is "
-            f"{first[0] / first[-1]:.2g} times that of the last ({seeds(group)})"
+            f"{brief(first[0] / first[-1])} times that of the last ({seeds(group)})"
         )
         for kind, what in (("saturated", "outputs are saturated"), ("dead", "channels are dead")):
             if measured({label: group}, kind):
@@ -421,11 +431,11 @@ def reaching_words(runs: Runs) -> Text:
                 layers = group[0].layers["activations"]
                 worst = int(values[-1].argmax())
                 sentence += (
-                    f"; {100 * values[0].mean():.2g} % of all {what} then and "
-                    f"{100 * values[-1].mean():.2g} % at the last moment (mean of the layers)"
+                    f"; {brief(100 * values[0].mean())} % of all {what} then and "
+                    f"{brief(100 * values[-1].mean())} % at the last moment (mean of the layers)"
                 )
                 if values[-1, worst] > 0:
-                    sentence += f", most behind {layers[worst]}, {100 * values[-1, worst]:.2g} %"
+                    sentence += f", most behind {layers[worst]}, {brief(100 * values[-1, worst])} %"
         lines.append(sentence + ".")
     return _several(lines, runs, "gradient_norm")
 
@@ -437,13 +447,15 @@ def steps_words(runs: Runs) -> Text:
     for label, group in measured(runs, "weight_norm", "relative_update").items():
         norm, update = convolutions(group, "weight_norm"), convolutions(group, "relative_update")
         sentence = (
-            f"**{label}:** a convolution's weights grow to {norm[-1] / norm[0]:.3g} times their "
-            f"first norm; the relative update goes from {100 * update[0]:.2g} % to "
-            f"{100 * update[-1]:.2g} %"
+            f"**{label}:** a convolution's weights grow to {brief(norm[-1] / norm[0])} times their "
+            f"first norm; the relative update goes from {brief(100 * update[0])} % to "
+            f"{brief(100 * update[-1])} %"
         )
         if measured({label: group}, "dead"):
             share = stacked(group, "dead").mean(2)
-            sentence += f"; {100 * np.median(share[:, -1]):.2g} % of the channels are dead at last"
+            sentence += (
+                f"; {brief(100 * np.median(share[:, -1]))} % of the channels are dead at last"
+            )
         lines.append(f"{sentence} (median, {seeds(group)}).")
     return _several(lines, runs, "weight_norm", "relative_update")
 
@@ -492,9 +504,9 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
             continue
         epochs, updates, seconds = np.median(reached, axis=0)
         lines.append(
-            f"**{label}:** comes down to {loss:g} nats after {epochs:.2g} epochs, {updates:,.0f} "
-            f"updates, {seconds:,.0f} seconds of training (median of {len(reached)} of "
-            f"{len(group)} runs)."
+            f"**{label}:** comes down to {loss:g} nats after {brief(epochs)} epochs, "
+            f"{updates:,.0f} updates, {seconds:,.0f} seconds of training (median of {len(reached)} "
+            f"of {len(group)} runs)."
         )
     return Text("\n".join(f"- {line}" for line in lines or ["Every run diverged."]))
 
@@ -523,6 +535,8 @@ def noise_words(runs: Runs) -> Text:
             ("the second half", updates >= total / 2),
         )
         for when, chosen in parts:
+            if not chosen.any():
+                continue
             scale = noise_scale(group, chosen)
             if np.isnan(scale):
                 lines.append(
@@ -535,6 +549,6 @@ def noise_words(runs: Runs) -> Text:
                 spread = f", {min(each):,.0f} to {max(each):,.0f} by seed"
             lines.append(
                 f"**{label}:** in {when} the noise scale is {scale:,.0f} images ({seeds(group)}"
-                f"{spread}): a batch of {images:,} is {images / scale:.2g} times that."
+                f"{spread}): a batch of {images:,} is {brief(images / scale)} times that."
             )
     return _several(lines, runs, "gradient_square")

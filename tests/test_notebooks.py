@@ -33,7 +33,8 @@ def test_a_notebook_reads_like_a_report(path):
     assert len(prose) >= len(code)
     text = "\n".join(c.source for c in prose)
     titles = re.findall(r"^## (.*)$", text, re.M)
-    assert titles == ["Question", "Method", "Results", "Conclusion", "Provenance"]
+    why = ["Why"] if path.stem != "05_recipe" else []
+    assert titles == ["Question", "Method", "Results", *why, "Conclusion", "Provenance"]
     for cell in code:
         if "parameters" not in tags(cell):
             assert len([line for line in cell.source.splitlines() if line.strip()]) <= 8

@@ -112,7 +112,7 @@ def test_steps_leave_out_the_last_layer(runs):
     assert np.allclose(figure.axes[2].lines[0].get_ydata(), dead)
     norm = np.median(by_hand(runs["relu"], "weight_norm", convolutions), axis=(0, 2))
     said = reasons.steps_words(runs).markdown.splitlines()[0]
-    assert f"grow to {norm[-1] / norm[0]:.3g} times" in said and "n = 3" in said
+    assert f"grow to {float(f'{norm[-1] / norm[0]:.2g}'):g} times" in said and "n = 3" in said
 
 
 def test_the_words_name_the_largest_and_the_smallest(runs):
@@ -121,11 +121,27 @@ def test_the_words_name_the_largest_and_the_smallest(runs):
     first = {name: np.median(gradient[:, 0, columns]) for name, columns in parts.items()}
     most, least = max(first, key=first.get), min(first, key=first.get)
     said = reasons.learning_words(runs).markdown.splitlines()[0]
-    assert f"largest in {most}, {first[most] / first[least]:.2g} times that in {least}" in said
+    assert (
+        f"largest in {most}, {float(f'{first[most] / first[least]:.2g}'):g} times that in {least}"
+        in said
+    )
     share = np.median(by_hand(runs["sigmoid"], "saturated"), axis=0)
     said = reasons.reaching_words(runs).markdown.splitlines()[1]
-    assert f"{100 * share[0].mean():.2g} % of all outputs are saturated then" in said
-    assert f"{100 * share[-1].mean():.2g} % at the last moment" in said
+    assert f"{100 * share[0].mean():.0f} % of all outputs are saturated then" in said
+    assert f"{100 * share[-1].mean():.0f} % at the last moment" in said
+
+
+def test_numbers_are_written_with_two_digits_and_no_exponent():
+    values = {
+        482.3: "480",
+        4823: "4,800",
+        0.7899: "0.79",
+        24.4: "24",
+        3.04: "3",
+        0.000123: "0.00012",
+    }
+    assert {value: reasons.brief(value) for value in values} == values
+    assert reasons.brief(0) == "0"
 
 
 def test_the_noise_scale_is_a_ratio_of_means():
