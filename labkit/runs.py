@@ -120,7 +120,9 @@ class Run:
     def accuracies(self, split: str, statistics: str = RECALIBRATED) -> np.ndarray:
         """The same after every epoch, `[epochs]`; NaN where it was not measured."""
         name = f"{split}_accuracy" + f"_{statistics}" * (statistics != RUNNING)
-        return self.history.get(name, self.history["loss"] * np.nan).to_numpy(float)
+        found = self.history.get(name, self.history["loss"] * np.nan).to_numpy(float, copy=True)
+        found[-1] = self.accuracy(split, statistics)
+        return found
 
 
 def utc_now() -> str:
