@@ -344,6 +344,7 @@ def test_too_little_memory_is_a_sentence_with_the_setting_to_lower(tmp_path):
         from labkit.config import Config
         from labkit.__main__ import main
         loaded = data.load("mnist-5k")
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports more, which takes memory
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
         try:
