@@ -300,7 +300,8 @@ def test_what_the_running_averages_hide_by_hand():
 
 
 def test_the_error_by_epoch_has_three_lines_a_setting_in_one_colour():
-    run = with_courses(made_up_run(), (0.9, 0.99), (0.2, 0.98))
+    made_up = made_up_run(wrong={(1, 2): 10}, wrong_running={(1, 2): 20})
+    run = with_courses(made_up, (0.9, 0.99), (0.2, 0.98))
     figure = plots.accuracy_by_epoch({"a": [run], "b": [made_up_run(lr=0.1)], "c": old()})
     axes = figure.axes[0]
     assert len(axes.lines) == 6 and not [line for line in axes.lines if "c," in line.get_label()]
