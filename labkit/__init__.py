@@ -7,9 +7,10 @@
 import importlib
 from typing import Any
 
-from labkit.config import Config, ConfigError, LabkitError, vary
+from labkit.config import Config, vary
+from labkit.values import ConfigError, LabkitError
+from labkit.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = ["Config", "ConfigError", "LabkitError", "run", "run_all", "vary"]
 
 

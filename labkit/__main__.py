@@ -9,8 +9,9 @@ from typing import TextIO
 
 import click
 
-from labkit.config import DATASETS, SCALE_SEEDS, SCALES, LabkitError
-from labkit.progress import plain
+from labkit.config import DATASETS, SCALE_SEEDS, SCALES
+from labkit.log import plain
+from labkit.values import LabkitError
 
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
 MOST_SHOWN = 20  # of the places where something is wrong

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from labkit import published, stats
-from labkit.config import VARIED, whole
+from labkit.config import VARIED
 from labkit.measures import RUNNING
 from labkit.runs import (
     Run,
@@ -36,6 +36,7 @@ from labkit.runs import (
     shares_of,
     unanswered,
 )
+from labkit.values import whole
 
 REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
 OWN_TABLE = "contradicts the original's own table"

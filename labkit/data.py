@@ -15,7 +15,8 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from labkit.config import DATASETS, LabkitError, choice
+from labkit.config import DATASETS
+from labkit.values import LabkitError, choice
 
 #: SHA-256 over the bytes of training images, training labels, test images and test labels, where
 #: it is known: so a recorded run is found without the data at hand, and damage is noticed.
@@ -29,10 +30,6 @@ TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMN
 
 class DataError(LabkitError):
     """Images that are missing or damaged; the sentence names the ways out."""
-
-
-class DeviceError(LabkitError, ValueError):
-    """A device that this machine does not have."""
 
 
 @dataclass(frozen=True)
@@ -75,27 +72,6 @@ def data_folder() -> Path:
     """Where torchvision keeps the datasets: `$LABKIT_DATA`, or this user's cache."""
     default = platformdirs.user_cache_path("labkit") / "data"
     return Path(os.environ.get("LABKIT_DATA") or default).expanduser()
-
-
-def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        DeviceError: this machine has no such device.
-    """
-    present = ["cpu"]
-    if torch.backends.mps.is_available():
-        present.insert(0, "mps")
-    if torch.cuda.is_available():
-        present = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *present]
-    text = str(name).strip().lower()
-    if text == "auto":
-        return torch.device(present[0])
-    if text not in present:
-        raise DeviceError(
-            f"device is {name!r}; it must be one that this machine has: auto, {', '.join(present)}."
-        )
-    return torch.device(text)
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,8 +11,8 @@ from labkit import streams
 from labkit.config import Config
 from labkit.data import Data
 from labkit.evaluate import Population, norms_of, take_over
+from labkit.layers import probe
 from labkit.measures import MEASURES
-from labkit.model import probe
 
 #: At each moment so many batches of so many training images are drawn anew, by seed and update.
 BATCHES, BATCH = 4, 64

@@ -9,11 +9,12 @@ import pandas as pd
 from filelock import Timeout
 
 from labkit.checkpoint import SUFFIX, header_of
-from labkit.config import RECIPE, Config, LabkitError
+from labkit.config import RECIPE, Config
+from labkit.log import plain
 from labkit.measures import RECALIBRATED, RUNNING
-from labkit.progress import plain
 from labkit.runs import utc_now
 from labkit.store import SHIPPED, DamagedError, Store, StoreError, lock_of, whole
+from labkit.values import LabkitError
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
 ACCURACIES = {

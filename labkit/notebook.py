@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from labkit.config import ACTIVATIONS, Config, ConfigError, names, seed_range, vary
+from labkit.config import ACTIVATIONS, Config, seed_range, vary
+from labkit.values import ConfigError, names
 
 
 def smoke() -> bool:
@@ -40,10 +41,10 @@ def check(*, device: Any) -> None:
     Raises:
         LabkitError: the notebook has no such parameter, or this machine no such device.
     """
-    from labkit import data
+    from labkit.device import find_device
 
     check_injected(_cells_so_far())
-    data.find_device(device)
+    find_device(device)
 
 
 def test_images(base: Config) -> np.ndarray | None:

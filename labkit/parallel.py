@@ -12,15 +12,13 @@ import threading
 import warnings
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from labkit import progress
 from labkit.config import DATASETS, Config
-from labkit.data import DeviceError
+from labkit.log import say
 from labkit.runs import Run
 from labkit.store import Store, StoreWarning
 
@@ -32,8 +30,8 @@ MEMORY = 1.5e9
 #: Runs at once on a GPU: more do not go faster.
 STREAMS = 25
 WARNING = "warning: "
-#: What starts a process that trains one run; see `child`.
-COMMAND = (sys.executable, "-m", "labkit.parallel")
+#: What starts a process that trains one run; see `worker`.
+COMMAND = (sys.executable, "-m", "labkit.worker")
 
 Training = Generator[None, None, Run]  # trains while it is iterated over, and returns its run
 
@@ -141,7 +139,7 @@ def in_processes(
     many = processes(len(configs))
     if many < 2 or log == "iteration" or not writable(store):
         return {}
-    progress.say(log, f"{len(configs)} runs to train, {many} at a time")
+    say(log, f"{len(configs)} runs to train, {many} at a time")
     log = "none" if log == "none" else "named"
     places = [str(place) for place in store.places]
     request = {"threads": threads, "log": log, "retrain": retrain, "places": places}
@@ -193,7 +191,7 @@ def in_processes(
             elif line.startswith(WARNING):
                 warnings.warn(line.removeprefix(WARNING), StoreWarning, stacklevel=3)
             else:
-                progress.say(log, line)
+                say(log, line)
     for config, reason in failed.items():
         warnings.warn(
             f"{config.describe()}: the process that trained it failed ({reason}); it is trained "
@@ -203,31 +201,3 @@ def in_processes(
         )
     kept = {c: store.find(c, sha256[c.dataset]) for c in configs if c not in failed}
     return {c: dataclasses.replace(run, recorded=False) for c, run in kept.items() if run}
-
-
-def child() -> None:
-    """Train the one run that the first line of the standard input asks for."""
-    request = json.loads(sys.stdin.readline())
-
-    def end_with_parent() -> None:
-        while os.read(0, 1):  # until its end is closed
-            pass
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    warnings.showwarning = lambda message, *_: print(f"{WARNING}{message}", flush=True)
-    torch.set_num_threads(request["threads"])
-    from labkit.experiment import run
-
-    store = Store(Path(request["places"][0]), shipped=None)
-    store.places = [Path(place) for place in request["places"]]
-    options = {"device": "cpu", "retrain": request["retrain"], "log": request["log"]}
-    try:
-        if not run(Config(**request["config"]), store=store, **options).checksum:
-            sys.exit("it could not keep the run")  # an older one may be there, and is not it
-    except DeviceError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    child()

@@ -628,10 +628,11 @@ def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title
 
 @made
 def architecture(config: Config) -> Figure:
-    """The config's network as `model.layer_table` finds it: groups, blocks, and the shortcuts."""
+    """The config's network as `layers.layer_table` finds it: groups, blocks, and the shortcuts."""
     from labkit import model  # here: no other figure needs torch
+    from labkit.layers import layer_table
 
-    rows = model.layer_table(model.build(config)).set_index("name")
+    rows = layer_table(model.build(config)).set_index("name")
     groups = list(dict.fromkeys(n.split(".")[0] for n in rows.index if n.startswith("layer")))
     fills = sns.light_palette(COLORS[0], 2 * len(groups) + 3)[1:]  # light enough for dark text
     pitch, height, width, top = 2.35, 2.2, 1.45, 4.7  # of a column, a block, a box; the upper edge

@@ -6,22 +6,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from labkit.config import Config, choice
+from labkit.config import Config
+from labkit.log import say
 
-#: "named" is "epoch" for several runs at once: each line says which it is of.
-LOGS = ("epoch", "iteration", "named", "none")
 REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
-
-
-def say(log: str, line: str) -> None:
-    """Print `line` at once, unless the log is "none"."""
-    if choice("log", log, LOGS) != "none":
-        print(plain(line), flush=True)
-
-
-def plain(line: str) -> str:
-    """`line` with its control characters spelt out: what files say may end up on a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def track(

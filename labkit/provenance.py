@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-import labkit
+from labkit.version import __version__
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.release()}",
         "versions": {
-            "labkit": labkit.__version__,
+            "labkit": __version__,
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in packages},
             **(cuda_versions() if device.type == "cuda" else {}),

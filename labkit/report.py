@@ -39,8 +39,6 @@ from labkit.config import (
     SCALES,
     VARIED,
     Config,
-    LabkitError,
-    choice,
     scale_name,
     seed_range,
 )
@@ -48,6 +46,7 @@ from labkit.files import MOST_JSON, parse, read, write_atomically
 from labkit.provenance import commit
 from labkit.runs import Run
 from labkit.store import Store, StoreError
+from labkit.values import LabkitError, choice
 
 NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -439,7 +438,8 @@ def plan(shared: Mapping[str, Any], parameters: dict[str, str]) -> dict[str, dic
     Raises:
         LabkitError: a value is not possible, or no notebook has a parameter of that name.
     """
-    from labkit import data, experiment  # here, since they bring torch along
+    from labkit.device import find_device  # here, since they bring torch along
+    from labkit.experiment import retrain_before
 
     known = {}
     for name in NOTEBOOKS:
@@ -450,8 +450,8 @@ def plan(shared: Mapping[str, Any], parameters: dict[str, str]) -> dict[str, dic
     values = {**shared, **parameters}
     base = Config(dataset=values["dataset"], epochs=values["epochs"])
     seed_range(values["seeds"])
-    data.find_device(values["device"])
-    experiment.retrain_before(values["retrain"])
+    find_device(values["device"])
+    retrain_before(values["retrain"])
     if "recipe_seeds" in parameters:
         seed_range(parameters["recipe_seeds"], "recipe_seeds")
     for name in ("activations", "lr", "batch_size"):

@@ -20,11 +20,12 @@ import pandas as pd
 import platformdirs
 from filelock import FileLock, Timeout
 
-from labkit import progress
-from labkit.config import RECIPE, Config, LabkitError
+from labkit.config import RECIPE, Config
 from labkit.files import MOST_JSON, parse, read, version, write_atomically
 from labkit.integrity import ARRAYS, MOST_ARRAYS, check_record, checksum, unpack
+from labkit.log import plain, say
 from labkit.runs import Run
+from labkit.values import LabkitError
 
 FORMAT = 2  # of the files; every format states its checksum as this one does
 SHIPPED = Path(__file__).parent / "records"  # the report's own runs, part of the package
@@ -40,7 +41,7 @@ class DamagedError(StoreError):
     """A file that is not as it was written."""
 
     def __init__(self, path: Path, reason: object) -> None:
-        said = progress.plain(str(reason)).rstrip(".")
+        said = plain(str(reason)).rstrip(".")
         super().__init__(f"{path} is damaged: {said[:MOST_SAID]}.")
         self.path = path
 
@@ -213,7 +214,7 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                progress.say(log, f"another process trains {digest}; waiting until it is done")
+                say(log, f"another process trains {digest}; waiting until it is done")
                 lock.acquire(poll_interval=0.2)
             for leftover in self.folder.glob(f".{digest}*"):  # of a process that died as it wrote
                 leftover.unlink()

@@ -538,10 +538,11 @@ def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> 
 
 @made
 def layers(config: Config) -> Table:
-    """The layer table of the config's network, see `model.layer_table`, with its totals."""
+    """The layer table of the config's network, see `layers.layer_table`, with its totals."""
     from labkit import model  # here: no other table needs torch
+    from labkit.layers import layer_table
 
-    frame = model.layer_table(model.build(config))
+    frame = layer_table(model.build(config))
     norms = frame[frame["kind"] == "BatchNorm2d"]
     shown = frame[frame["multiply_adds"] > 0].set_index("name")
     shown = shown.assign(

@@ -55,7 +55,7 @@ def fit(
 
     A generator: it trains while it is iterated over. After each iteration it yields the batch's
     loss, a tensor of no dimensions that stays on the device, so that a GPU need not wait for the
-    CPU. `fast.fit` does the same in less time.
+    CPU. `graphs.fit` does the same in less time.
     """
     device = data.train.labels.device
     for batch in batches(len(data.train), config, done, device):

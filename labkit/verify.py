@@ -26,14 +26,16 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from labkit import conclusions, origin, plots, progress, reasons, report, tables
-from labkit.config import DATASETS, LabkitError
+from labkit import conclusions, origin, plots, reasons, report, tables
+from labkit.config import DATASETS
 from labkit.data import CHECKSUMS
 from labkit.files import MOST_JSON, parse, read, version
 from labkit.integrity import checksum
+from labkit.log import plain
 from labkit.measures import RUNNING, STATISTICS, sample_size
 from labkit.runs import Run
 from labkit.store import Store, StoreError, load, parts
+from labkit.values import LabkitError
 
 #: What reading something that nobody checked can raise.
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -550,7 +552,7 @@ def record_problems(path: Path) -> list[str]:
     except StoreError as error:
         problems = [str(error)]
     except (OSError, ValueError) as error:
-        problems = [f"{progress.plain(str(error)).rstrip('.')}."]
+        problems = [f"{plain(str(error)).rstrip('.')}."]
     if problems and version(path) != before:  # another process has just replaced it
         return record_problems(path)
     return problems

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from labkit.config import Config
-from labkit.data import Data, Split, find_device, load
+from labkit.data import Data, Split, load
+from labkit.device import find_device
 
 ITSELF = "labkit"  # what the others are compared with
 TOLERANCE = 1e-5  # relative, between first losses: sums in another order
@@ -322,8 +323,8 @@ def plain_labkit(task: Task) -> list[float]:
 def labkit_by_hand(task: Task) -> list[float]:
     """The step that labkit takes on a CPU, written out: what its record keeping adds shows."""
     from labkit.evaluate import predict, twin_of
-    from labkit.fast import slim
     from labkit.model import build
+    from labkit.slim import slim
     from labkit.train import make_optimizer
 
     torch.set_flush_denormal(True)
@@ -347,17 +348,17 @@ def labkit_by_hand(task: Task) -> list[float]:
 
 def labkit_itself(task: Task) -> list[float]:
     """As a user calls it: records, checkpoints and all."""
-    from labkit import experiment
+    from labkit import experiment, training
     from labkit.store import Store
 
-    original = experiment.fit
+    original = training.fit
 
     def stamped(*arguments: Any) -> Iterator[Tensor]:
         for loss in original(*arguments):
             task.stamp(loss)
             yield loss
 
-    experiment.fit = stamped
+    training.fit = stamped
     with tempfile.TemporaryDirectory() as folder:
         run = experiment.run(
             task.config, device=str(task.device), log="none", store=Store(Path(folder), None)
@@ -464,7 +465,8 @@ def in_process(name: str, *arguments: str, labkit: Path | None = None) -> dict[s
 def arithmetic(config: Config) -> int:
     """Floating-point operations of a step: a multiplication and an addition wherever a tap meets a
     pixel (not the padding), once forward and twice backward."""
-    from labkit.model import build, probe
+    from labkit.layers import probe
+    from labkit.model import build
 
     total = 0
     for _, module, before, after in probe(build(config), (1, 28, 28)):
@@ -484,7 +486,8 @@ def arithmetic(config: Config) -> int:
 def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
     """How near labkit's step comes to the processor's own matrix product, both in this process and
     in turn: the share of its floating-point operations a second that are live arithmetic."""
-    from labkit import fast
+    from labkit import graphs
+    from labkit import slim as slimming
     from labkit.model import build
     from labkit.train import make_optimizer
 
@@ -496,8 +499,8 @@ def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
         return time.perf_counter() - start
 
     config, data = task.config.replace(epochs=rounds + 3), task.data.to(task.device)
-    network = fast.slim(build(config).to(task.device))
-    steps = fast.fit(network, make_optimizer(network, config), data, config)
+    network = slimming.slim(build(config).to(task.device))
+    steps = graphs.fit(network, make_optimizer(network, config), data, config)
     left, right = torch.randn(2, size, size, device=task.device)
     for _ in range(3):  # before them, libraries make ready
         next(steps), seconds(lambda: left @ right)

@@ -6,7 +6,7 @@ from conftest import diverged_run, made_up_run
 
 from labkit import claims, conclusions, published, tables
 from labkit.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, Finding, judge, numbered, verdict
-from labkit.config import ConfigError
+from labkit.values import ConfigError
 
 OTHERS = {(d, (d + 1) % 10): 5 for d in range(10)}
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import labkit
 from labkit import inventory, notebook, recipes
-from labkit.config import Config, ConfigError, LabkitError, names, vary
+from labkit.config import Config, vary
 from labkit.report import setting_name
 from labkit.store import Store, StoreError
+from labkit.values import ConfigError, LabkitError, names
 from labkit.verify import record_problems
 
 #: What a notebook's first cell hands over.

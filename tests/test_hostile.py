@@ -381,9 +381,9 @@ def test_what_a_record_says_reaches_the_terminal_without_control_characters(own_
 
 
 def test_a_progress_line_has_no_control_characters(capsys):
-    from labkit import progress
+    from labkit.log import say
 
-    progress.say("epoch", "recorded \x1b[2J2026")
+    say("epoch", "recorded \x1b[2J2026")
     assert capsys.readouterr().out == "recorded \\x1b[2J2026\n"
 
 

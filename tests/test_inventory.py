@@ -13,9 +13,9 @@ from conftest import made_up_run
 
 from labkit.__main__ import cli
 from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.config import LabkitError
 from labkit.inventory import listing, overview
 from labkit.store import DamagedError, Store, set_aside
+from labkit.values import LabkitError
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from labkit.config import ACTIVATIONS, Config
-from labkit.model import ResNet18, build, layer_table
+from labkit.layers import layer_table
+from labkit.model import ResNet18, build
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import nbformat
 import papermill
 import pytest
 
-from labkit.config import ConfigError
 from labkit.notebook import assigned, check_injected
 from labkit.report import NOTEBOOKS, notebook_folder
+from labkit.values import ConfigError
 
 FOLDER = notebook_folder()
 PATHS = [FOLDER / f"{name}.ipynb" for name in NOTEBOOKS]

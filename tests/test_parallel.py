@@ -20,6 +20,7 @@ from labkit import experiment, parallel
 from labkit.config import Config, vary
 from labkit.data import CHECKSUMS
 from labkit.store import Store, StoreWarning, lock_of
+from labkit.training import threads
 
 SETTINGS = vary(Config(epochs=1, batch_size=1000, epoch_accuracy=False), lr=[0.001, 0.01])
 
@@ -35,7 +36,7 @@ def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp
     said = capfd.readouterr().out
     assert "2 runs to train, 2 at a time" in said
     assert said.count("seed 0: Train Epoch: 0 Loss: ") == 2
-    with experiment.threads(max(torch.get_num_threads() // 2, 1)):
+    with threads(max(torch.get_num_threads() // 2, 1)):
         for label, config in SETTINGS.items():
             (run,) = together[label]
             assert not run.recorded and run.config == config
@@ -123,7 +124,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
 
     def threads_of(called, **options) -> dict[tuple[float, int], int]:
         used.clear()
-        with experiment.threads(4), warnings.catch_warnings():
+        with threads(4), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoreWarning)
             experiment.run_all(called, device="cpu", log="none", **options)
         return dict(used)
@@ -160,7 +161,7 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
 ):
     source = """
         import dataclasses
-        from labkit import experiment, parallel, store
+        from labkit import experiment, store, worker
         from labkit.store import StoreError
         def full(*_):
             raise StoreError("the disk is full.")
@@ -168,7 +169,7 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
             yield
             return dataclasses.replace(store.Store().get(DIGEST), checksum="")
         store.Store.save, experiment.training = full, training
-        parallel.child()
+        worker.child()
     """
     config = Config(epochs=2)
     sha256 = CHECKSUMS[config.dataset]

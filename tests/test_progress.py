@@ -3,8 +3,9 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from labkit.config import Config, ConfigError
+from labkit.config import Config
 from labkit.progress import duration, track
+from labkit.values import ConfigError
 
 LOSSES = [torch.tensor(0.5), torch.tensor(0.25)]
 

@@ -10,7 +10,7 @@ import torch
 import torture
 
 from labkit.config import RECIPE, Config
-from labkit.experiment import train_run
+from labkit.training import train_run
 
 BASE = Config(batch_size=50, epochs=2, lr=0.0001)
 SETTINGS = {

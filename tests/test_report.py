@@ -21,10 +21,11 @@ from test_store import RestrictedFileSize
 from labkit import origin, recipes, report
 from labkit.__main__ import cli
 from labkit.claims import CLAIMS, OWN_TABLE
-from labkit.config import Config, LabkitError
+from labkit.config import Config
 from labkit.data import CHECKSUMS
 from labkit.provenance import commit
 from labkit.store import Store, lock_of
+from labkit.values import LabkitError
 from labkit.verify import verify
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

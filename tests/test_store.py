@@ -20,7 +20,7 @@ from conftest import made_up_run
 
 from labkit import experiment, inventory, tables
 from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.config import Config, ConfigError
+from labkit.config import Config
 from labkit.data import Split
 from labkit.store import (
     ARRAYS,
@@ -32,6 +32,7 @@ from labkit.store import (
     set_aside,
     write_atomically,
 )
+from labkit.values import ConfigError
 from labkit.verify import record_problems
 
 

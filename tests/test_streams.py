@@ -7,7 +7,7 @@ from torture import dropping, same
 
 from labkit import checkpoint, model, parallel, streams
 from labkit.config import Config
-from labkit.experiment import train_run, training
+from labkit.training import train_run, training
 
 CPU = torch.device("cpu")
 CONFIG = Config(batch_size=40, epochs=2, lr=0.001)

@@ -9,8 +9,8 @@ from torch import nn
 from labkit import model as models
 from labkit.config import Config
 from labkit.evaluate import evaluate
-from labkit.experiment import train_run
 from labkit.train import fit, make_optimizer
+from labkit.training import train_run
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,9 @@ from bs4 import BeautifulSoup
 from conftest import made_up_run
 
 from labkit import conclusions, origin, report, tables
-from labkit.config import LabkitError
 from labkit.origin import decode, encode
 from labkit.store import Store, checksum
+from labkit.values import LabkitError
 from labkit.verify import Verdict, again, record_problems, verify, verify_shown
 
 

@@ -33,7 +33,18 @@ import psutil
 import torch
 from bs4 import BeautifulSoup, Tag
 
-from labkit import checkpoint, data, experiment, model, parallel, plots, report, verify
+from labkit import (
+    checkpoint,
+    data,
+    experiment,
+    model,
+    parallel,
+    plots,
+    report,
+    training,
+    verify,
+    worker,
+)
 from labkit.checkpoint import SUFFIX, Checkpoint
 from labkit.config import Config
 from labkit.data import Data, Split
@@ -44,7 +55,7 @@ from labkit.store import ARRAYS, DamagedError, Store, StoreWarning, load
 CONFIG = Config(batch_size=20, epochs=5, lr=0.001)
 #: What `run_all` is asked for: three runs of twelve iterations, two at a time.
 SEEDS = {"a": CONFIG.replace(epochs=2)}, 3
-LOAD, PREDICT, REPLACE = data.load, experiment.predict, os.replace
+LOAD, PREDICT, REPLACE = data.load, training.predict, os.replace
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -83,7 +94,7 @@ def prepare(folder: Path, seconds: float) -> None:
         REPLACE(*paths)
 
     data.load = lambda name: small
-    experiment.predict, os.replace = watched, slow
+    training.predict, os.replace = watched, slow
     model.ACTIVATION_MODULES["relu"] = dropping
     checkpoint.EVERY, checkpoint.OVERHEAD = seconds, 1e9
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
@@ -114,7 +125,7 @@ def train_all_here(folder: Path, seconds: float) -> None:
 
 def train_one_of_all_here(folder: Path, seconds: float) -> None:
     prepare(folder, seconds)
-    parallel.child()
+    worker.child()
 
 
 def command(what: str, folder: Path, seconds: float) -> list[str]:
