@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import data
-from labkit.data import DataError
-from labkit.device import DeviceError, find_device
+from labkit.core import data
+from labkit.core.data import DataError
+from labkit.core.device import DeviceError, find_device
 
 MNIST = Path(os.environ.get("LABKIT_DATA", "")) / "MNIST" / "raw"
 needs_mnist = pytest.mark.skipif(
@@ -107,7 +107,7 @@ def test_missing_data_names_the_ways_out(dataset, tmp_path, monkeypatch):
 
 @needs_mnist
 def test_full_mnist_has_its_published_class_counts(monkeypatch):
-    from labkit.published import CLASS_COUNTS
+    from labkit.judge.original import CLASS_COUNTS
 
     monkeypatch.setenv("LABKIT_DATA", str(MNIST.parent.parent))
     loaded = data.load("mnist")

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 import torture
 from torch import nn
 
-from labkit import graphs, layers, train
-from labkit import model as models
-from labkit import slim as slimming
-from labkit.config import Config
+from labkit.core import layers, train
+from labkit.core import model as models
+from labkit.core.config import Config
+from labkit.lab import graphs
+from labkit.lab import slim as slimming
 
 SETTINGS = {
     "base": Config(),

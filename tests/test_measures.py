@@ -12,15 +12,16 @@ from conftest import load
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from labkit import graphs, layers, train
-from labkit import model as models
-from labkit import slim as slimming
-from labkit.config import Config
-from labkit.data import Data
-from labkit.diagnostics import Diagnostics, moments
-from labkit.evaluate import calibration, evaluate, predict, recalibrate, twin_of
-from labkit.measures import CONFIDENCE_EDGES, MEASURES, RECALIBRATED, RUNNING, sample_size
-from labkit.training import train_run
+from labkit.core import layers, train
+from labkit.core import model as models
+from labkit.core.config import Config
+from labkit.core.data import Data
+from labkit.core.evaluate import calibration, evaluate, predict, recalibrate, twin_of
+from labkit.core.measures import CONFIDENCE_EDGES, MEASURES, RECALIBRATED, RUNNING, sample_size
+from labkit.lab import graphs
+from labkit.lab import slim as slimming
+from labkit.lab.diagnostics import Diagnostics, moments
+from labkit.lab.training import train_run
 
 CPU = torch.device("cpu")
 
