@@ -7,14 +7,32 @@
 import importlib
 from typing import Any
 
-from labkit.config import Config, ConfigError, LabkitError, vary
+from labkit.core.version import __version__ as __version__
 
-__version__ = "0.1.0"
-__all__ = ["Config", "ConfigError", "LabkitError", "run", "run_all", "vary"]
+#: Every public name, and where it lives.
+HOMES = {
+    "Config": "core.config",
+    "ConfigError": "core.values",
+    "LabkitError": "core.values",
+    "vary": "core.config",
+    "run": "lab.experiment",
+    "run_all": "lab.experiment",
+    "recipes": "judge.recipes",
+    "tables": "show.tables",
+    "plots": "show.plots",
+    "conclusions": "show.conclusions",
+    "reasons": "show.reasons",
+    "notebook": "report.notebook",
+}
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    # These bring torch along, which takes seconds to import; a reader of records needs none.
-    if name in ("run", "run_all"):
-        return getattr(importlib.import_module("labkit.experiment"), name)
-    raise AttributeError(f"module 'labkit' has no attribute {name!r}")
+    if name not in HOMES:
+        raise AttributeError(f"module 'labkit' has no attribute {name!r}")
+    home = importlib.import_module(f"labkit.{HOMES[name]}")
+    return home if HOMES[name].endswith(f".{name}") else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *HOMES]

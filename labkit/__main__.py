@@ -9,8 +9,9 @@ from typing import TextIO
 
 import click
 
-from labkit.config import DATASETS, SCALE_SEEDS, SCALES, LabkitError
-from labkit.progress import plain
+from labkit.core.config import DATASETS, SCALE_SEEDS, SCALES
+from labkit.core.log import plain
+from labkit.core.values import LabkitError
 
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
 MOST_SHOWN = 20  # of the places where something is wrong
@@ -47,7 +48,7 @@ def cli() -> None:
 )
 def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str) -> None:
     """Run the notebooks and join them into one HTML page."""
-    from labkit.report import build  # here, so that --help need not wait for it
+    from labkit.report.build import build  # here, so that --help need not wait for it
 
     start = time.perf_counter()
     page = build(output, parameters=dict(parameters), **options)
@@ -63,8 +64,8 @@ def verify(target: Path | None) -> None:
     default ./report, or else the user's records. Fails, and names the place, where an altered
     digit is found.
     """
-    from labkit import verify as checking
-    from labkit.store import Store
+    from labkit.report import verify as checking
+    from labkit.store.folder import Store
 
     start = time.perf_counter()
     default = Path("report")
@@ -92,8 +93,8 @@ def runs(context: click.Context) -> None:
     """List the runs at hand; or show, export and delete some."""
     if context.invoked_subcommand:
         return
-    from labkit.inventory import listing, overview
-    from labkit.store import Store
+    from labkit.store.folder import Store
+    from labkit.store.inventory import listing, overview
 
     store = Store()
     table = listing(store)
@@ -110,10 +111,11 @@ def runs(context: click.Context) -> None:
 @click.argument("record")
 def show(record: str) -> None:
     """What is known of RECORD, named as `labkit runs` lists it or by its first letters."""
-    from labkit import inventory, tables
-    from labkit.checkpoint import SUFFIX, read_header
-    from labkit.store import DamagedError, Store
-    from labkit.verify import record_problems
+    from labkit.report.verify import record_problems
+    from labkit.show import tables
+    from labkit.store import inventory
+    from labkit.store.checkpoint import SUFFIX, read_header
+    from labkit.store.folder import DamagedError, Store
 
     store = Store()
     name = inventory.resolve(store, record)
@@ -137,8 +139,8 @@ def show(record: str) -> None:
 @click.argument("file", default="-", type=click.File("w"))
 def export(file: TextIO) -> None:
     """Write the list to FILE as CSV, with full precision; by default to the terminal."""
-    from labkit.inventory import listing
-    from labkit.store import Store
+    from labkit.store.folder import Store
+    from labkit.store.inventory import listing
 
     listing(Store()).to_csv(file, index=False)
 
@@ -151,8 +153,8 @@ def delete(records: tuple[str, ...], yes: bool) -> None:
 
     Of all, or only of RECORDS. Finished runs stay.
     """
-    from labkit import inventory
-    from labkit.store import Store
+    from labkit.store import inventory
+    from labkit.store.folder import Store
 
     store = Store()
     names = [inventory.resolve(store, record) for record in records]

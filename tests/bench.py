@@ -31,8 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from labkit.config import Config
-from labkit.data import Data, Split, find_device, load
+from labkit.core.config import Config
+from labkit.core.data import Data, Split, load
+from labkit.core.device import find_device
 
 ITSELF = "labkit"  # what the others are compared with
 TOLERANCE = 1e-5  # relative, between first losses: sums in another order
@@ -74,7 +75,7 @@ class Task:
         """torchvision's ResNet-18 for grey images, with the weights that labkit starts from."""
         import torchvision
 
-        from labkit.model import build
+        from labkit.core.model import build
 
         network = torchvision.models.resnet18(num_classes=10)
         network.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
@@ -306,9 +307,9 @@ def tuned_skorch(task: Task) -> list[float]:
 
 def plain_labkit(task: Task) -> list[float]:
     """labkit's readable loop, with nothing around it."""
-    from labkit.evaluate import predict, twin_of
-    from labkit.model import build
-    from labkit.train import fit, make_optimizer
+    from labkit.core.evaluate import predict, twin_of
+    from labkit.core.model import build
+    from labkit.core.train import fit, make_optimizer
 
     data = task.data.to(task.device)
     network = build(task.config).to(task.device)
@@ -321,10 +322,10 @@ def plain_labkit(task: Task) -> list[float]:
 
 def labkit_by_hand(task: Task) -> list[float]:
     """The step that labkit takes on a CPU, written out: what its record keeping adds shows."""
-    from labkit.evaluate import predict, twin_of
-    from labkit.fast import slim
-    from labkit.model import build
-    from labkit.train import make_optimizer
+    from labkit.core.evaluate import predict, twin_of
+    from labkit.core.model import build
+    from labkit.core.train import make_optimizer
+    from labkit.lab.slim import slim
 
     torch.set_flush_denormal(True)
     data = task.data.to(task.device)
@@ -347,17 +348,17 @@ def labkit_by_hand(task: Task) -> list[float]:
 
 def labkit_itself(task: Task) -> list[float]:
     """As a user calls it: records, checkpoints and all."""
-    from labkit import experiment
-    from labkit.store import Store
+    from labkit.lab import experiment, training
+    from labkit.store.folder import Store
 
-    original = experiment.fit
+    original = training.fit
 
     def stamped(*arguments: Any) -> Iterator[Tensor]:
         for loss in original(*arguments):
             task.stamp(loss)
             yield loss
 
-    experiment.fit = stamped
+    training.fit = stamped
     with tempfile.TemporaryDirectory() as folder:
         run = experiment.run(
             task.config, device=str(task.device), log="none", store=Store(Path(folder), None)
@@ -368,8 +369,8 @@ def labkit_itself(task: Task) -> list[float]:
 
 def whole_run(task: Task) -> list[float]:
     """As a user calls it, with the accuracies after every epoch; what each part took."""
-    from labkit import experiment
-    from labkit.store import Store
+    from labkit.lab import experiment
+    from labkit.store.folder import Store
 
     config = task.config.replace(epoch_accuracy=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -381,8 +382,8 @@ def whole_run(task: Task) -> list[float]:
 
 def several(task: Task, at_once: bool) -> list[float]:
     """As many seeds as the task asks for, long enough to be worth a process each."""
-    from labkit import experiment
-    from labkit.store import Store
+    from labkit.lab import experiment
+    from labkit.store.folder import Store
 
     config = task.config.replace(epochs=5)
     with tempfile.TemporaryDirectory() as folder:
@@ -464,7 +465,8 @@ def in_process(name: str, *arguments: str, labkit: Path | None = None) -> dict[s
 def arithmetic(config: Config) -> int:
     """Floating-point operations of a step: a multiplication and an addition wherever a tap meets a
     pixel (not the padding), once forward and twice backward."""
-    from labkit.model import build, probe
+    from labkit.core.layers import probe
+    from labkit.core.model import build
 
     total = 0
     for _, module, before, after in probe(build(config), (1, 28, 28)):
@@ -484,9 +486,10 @@ def arithmetic(config: Config) -> int:
 def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
     """How near labkit's step comes to the processor's own matrix product, both in this process and
     in turn: the share of its floating-point operations a second that are live arithmetic."""
-    from labkit import fast
-    from labkit.model import build
-    from labkit.train import make_optimizer
+    from labkit.core.model import build
+    from labkit.core.train import make_optimizer
+    from labkit.lab import graphs
+    from labkit.lab import slim as slimming
 
     def seconds(work: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -496,8 +499,8 @@ def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
         return time.perf_counter() - start
 
     config, data = task.config.replace(epochs=rounds + 3), task.data.to(task.device)
-    network = fast.slim(build(config).to(task.device))
-    steps = fast.fit(network, make_optimizer(network, config), data, config)
+    network = slimming.slim(build(config).to(task.device))
+    steps = graphs.fit(network, make_optimizer(network, config), data, config)
     left, right = torch.randn(2, size, size, device=task.device)
     for _ in range(3):  # before them, libraries make ready
         next(steps), seconds(lambda: left @ right)
@@ -528,8 +531,8 @@ def checkout(commit: str) -> Iterator[Path | None]:
 def shares_of_a_run(found: pd.DataFrame, against: str) -> Iterator[str]:
     """What evaluation and diagnostics take of a whole run, here and in the records that ship, and
     its seconds beside those of an earlier labkit."""
-    from labkit.config import Config, scale_name
-    from labkit.store import SHIPPED
+    from labkit.core.config import Config, scale_name
+    from labkit.store.folder import SHIPPED
 
     here = found[found["contender"] == WHOLE]
     parts = ("evaluation_seconds", "diagnostics_seconds")

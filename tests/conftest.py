@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torture
 
-from labkit import data
-from labkit.config import Config
-from labkit.data import Data
-from labkit.runs import Run
+from labkit.core import data
+from labkit.core.config import Config
+from labkit.core.data import Data
+from labkit.store.run import Run
 
 load = data.load  # as it is when no test has replaced it
 

@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from conftest import diverged_run, made_up_run
 
-from labkit import claims, conclusions, published, tables
-from labkit.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, Finding, judge, numbered, verdict
-from labkit.config import ConfigError
+from labkit import conclusions, tables
+from labkit.core.values import ConfigError
+from labkit.judge import claims, original
+from labkit.judge.claims import (
+    CONTRADICTED,
+    OWN_TABLE,
+    REPRODUCED,
+    Finding,
+    judge,
+    numbered,
+    verdict,
+)
 
 OTHERS = {(d, (d + 1) % 10): 5 for d in range(10)}
 
@@ -45,7 +54,7 @@ def test_a_claim_that_there_is_not_is_a_sentence(number):
 
 def test_the_ledger_names_each_claim_once_and_what_it_rests_on():
     assert [claim.number for claim in claims.CLAIMS] == list(range(1, 9))
-    sections = {section.number for section in published.SECTIONS}
+    sections = {section.number for section in original.SECTIONS}
     assert {number for claim in claims.CLAIMS for number in claim.needs} == sections
 
 
@@ -62,7 +71,7 @@ def test_1_the_misprint_is_one_whatever_is_found_here(monkeypatch):
     narrow = seeds((1, 0.02), (1, 0.021), (1, 0.02))
     assert said(1, base=narrow)[0] == f"{OWN_TABLE}; these runs: {CONTRADICTED}"
     assert said(1, base=seeds((1, 0.2)))[0].endswith("these runs: not separable at n = 1")
-    monkeypatch.setattr(published, "STATED_FINAL_LOSS", published.SECTIONS[0].epoch_loss[-1])
+    monkeypatch.setattr(original, "STATED_FINAL_LOSS", original.SECTIONS[0].epoch_loss[-1])
     assert said(1, base=narrow)[0] == REPRODUCED
 
 

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit import inventory, notebook, recipes
-from labkit.config import Config, ConfigError, LabkitError, names, vary
-from labkit.report import setting_name
-from labkit.store import Store, StoreError
-from labkit.verify import record_problems
+from labkit import notebook, recipes
+from labkit.core.config import Config, vary
+from labkit.core.values import ConfigError, LabkitError, names
+from labkit.report.build import setting_name
+from labkit.report.verify import record_problems
+from labkit.store import inventory
+from labkit.store.folder import Store, StoreError
 
 #: What a notebook's first cell hands over.
 NOTEBOOK_PARAMETERS = {
@@ -198,10 +200,10 @@ def test_what_differs_from_a_default_is_said():
 GROWN = """
 import json, sys
 from labkit import recipes
-from labkit.config import Config
-from labkit.report import setting_name
-from labkit.store import SHIPPED, Store, load
-from labkit.verify import record_problems
+from labkit.core.config import Config
+from labkit.report.build import setting_name
+from labkit.report.verify import record_problems
+from labkit.store.folder import SHIPPED, Store, load
 for path in SHIPPED.glob("*.json"):
     record = json.loads(path.read_text())
     assert "dropout" not in record["config"]
@@ -222,7 +224,7 @@ def test_a_new_field_orphans_no_record(tmp_path, own_store):
     """In a copy of the package, with the two lines that a user would add."""
     package = Path(labkit.__file__).parent
     shutil.copytree(package, tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / "labkit" / "config.py"
+    path = tmp_path / "labkit" / "core" / "config.py"
     text, last = path.read_text(), "    epoch_accuracy: bool = True  #"
     assert last in text
     text = text.replace(last, f"    dropout: float = 0.0\n{last}")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from labkit import data
-from labkit.data import DataError, DeviceError
+from labkit.core import data
+from labkit.core.data import DataError
+from labkit.core.device import DeviceError, find_device
 
 MNIST = Path(os.environ.get("LABKIT_DATA", "")) / "MNIST" / "raw"
 needs_mnist = pytest.mark.skipif(
@@ -106,7 +107,7 @@ def test_missing_data_names_the_ways_out(dataset, tmp_path, monkeypatch):
 
 @needs_mnist
 def test_full_mnist_has_its_published_class_counts(monkeypatch):
-    from labkit.published import CLASS_COUNTS
+    from labkit.judge.original import CLASS_COUNTS
 
     monkeypatch.setenv("LABKIT_DATA", str(MNIST.parent.parent))
     loaded = data.load("mnist")
@@ -133,14 +134,14 @@ def test_one_flipped_byte_of_mnist_is_noticed(tmp_path, monkeypatch):
 def test_device_order_and_the_sentence_for_one_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert data.find_device("auto") == torch.device("cpu")
+    assert find_device("auto") == torch.device("cpu")
     with pytest.raises(DeviceError, match="device is 'cuda'; it must be one that this machine has"):
-        data.find_device("cuda")
+        find_device("cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert data.find_device() == torch.device("mps")
+    assert find_device() == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert data.find_device() == torch.device("cuda")
-    assert data.find_device("cuda:1") == torch.device("cuda:1")
+    assert find_device() == torch.device("cuda")
+    assert find_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(DeviceError):
-        data.find_device("cuda:2")
+        find_device("cuda:2")

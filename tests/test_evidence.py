@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from labkit import published
-from labkit.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, judgements
-from labkit.config import SCALE_SEEDS, SCALES, Config
-from labkit.data import CHECKSUMS
-from labkit.integrity import ARRAYS
-from labkit.store import SHIPPED, Store
-from labkit.verify import record_problems
+from labkit.core.config import SCALE_SEEDS, SCALES, Config
+from labkit.core.data import CHECKSUMS
+from labkit.judge import original
+from labkit.judge.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, judgements
+from labkit.report.verify import record_problems
+from labkit.store.folder import SHIPPED, Store
+from labkit.store.integrity import ARRAYS
 
 SEEDS = range(SCALE_SEEDS["paper"])
 
@@ -36,7 +36,7 @@ def records():
                 record["right"] = arrays["test_labels"] == arrays["recalibrated_predicted"]
         config = Config(**record["config"])
         if config.replace(activation="relu", lr=0.01, batch_size=64, seed=0) == PAPER:
-            found[published.section_of(config).number][config.seed] = record
+            found[original.section_of(config).number][config.seed] = record
     return found
 
 
@@ -45,7 +45,7 @@ def ledger():
     """Claim → what labkit finds on the shipped runs."""
     store = Store(SHIPPED, shipped=None)
     runs = {}
-    for section in published.SECTIONS:
+    for section in original.SECTIONS:
         config = PAPER.replace(
             activation=section.activation, lr=section.lr, batch_size=section.batch_size
         )
@@ -64,7 +64,7 @@ PAPER = Config(**SCALES["paper"])
 
 
 def test_every_setting_has_its_seeds_and_every_record_is_whole(records):
-    assert sorted(records) == sorted(section.number for section in published.SECTIONS)
+    assert sorted(records) == sorted(section.number for section in original.SECTIONS)
     assert all(set(SEEDS) <= set(by_seed) for by_seed in records.values())
     paths = list(SHIPPED.glob("*"))
     assert [record_problems(path) for path in paths if path.suffix == ".json"].count([]) == (

@@ -6,9 +6,11 @@ import torch.nn.functional as F
 import torture
 from torch import nn
 
-from labkit import fast, train
-from labkit import model as models
-from labkit.config import Config
+from labkit.core import layers, train
+from labkit.core import model as models
+from labkit.core.config import Config
+from labkit.lab import graphs
+from labkit.lab import slim as slimming
 
 SETTINGS = {
     "base": Config(),
@@ -19,7 +21,7 @@ SETTINGS = {
 
 def plain_and_slim(config, dtype=torch.float32):
     plain = models.build(config).to(dtype)
-    return plain, fast.slim(copy.deepcopy(plain))
+    return plain, slimming.slim(copy.deepcopy(plain))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -38,7 +40,7 @@ def test_the_slim_model_is_the_same_function_with_the_same_gradients(small, name
     ):
         gradient = theirs.grad
         module = slim.get_submodule(key.rpartition(".")[0])
-        if isinstance(module, fast.LiveConv2d):
+        if isinstance(module, slimming.LiveConv2d):
             live = gradient[module.live].permute(0, 2, 3, 1)
             dead = gradient.clone()
             dead[module.live] = 0
@@ -46,14 +48,14 @@ def test_the_slim_model_is_the_same_function_with_the_same_gradients(small, name
             reduced += gradient.numel() - live.numel()
             gradient = live
         torch.testing.assert_close(ours.grad, gradient, rtol=1e-9, atol=1e-12)
-    table = models.layer_table(models.build(SETTINGS[name]))
+    table = layers.layer_table(models.build(SETTINGS[name]))
     assert reduced == (table["parameters"] - table["can_learn"]).sum()
     assert (reduced > 0) == SETTINGS[name].max_pool
     torch.testing.assert_close(slim.eval()(x[:7]), plain.eval()(x[:7]), rtol=0, atol=1e-10)
 
 
 def test_the_layer_table_says_what_can_learn():
-    rows = models.layer_table(models.build(Config())).set_index("name")
+    rows = layers.layer_table(models.build(Config())).set_index("name")
     assert rows.can_learn["layer4.1.conv1"] * 9 == rows.parameters["layer4.1.conv1"]
     assert rows.can_learn["layer4.0.conv1"] * 9 == rows.parameters["layer4.0.conv1"] * 4
     assert (rows.can_learn == rows.parameters)[:"layer3.1.bn2"].all()
@@ -66,7 +68,7 @@ def test_a_state_dict_goes_either_way(small):
     assert list(there) == list(before)
     assert all(torch.equal(there[key], before[key]) for key in before)
     config = Config(epochs=1)
-    for _ in fast.fit(slim, train.make_optimizer(slim, config), small, config):
+    for _ in graphs.fit(slim, train.make_optimizer(slim, config), small, config):
         pass
     trained = slim.state_dict()
     assert trained["layer2.0.bn2.num_batches_tracked"] == trained["bn1.num_batches_tracked"] == 2
@@ -76,7 +78,7 @@ def test_a_state_dict_goes_either_way(small):
     dead[:, :, 1, 1] = live
     assert torch.equal(trained["layer4.1.conv1.weight"], dead)  # they hold what they held
     plain.load_state_dict(trained)
-    again = fast.slim(models.build(Config(seed=9)))
+    again = slimming.slim(models.build(Config(seed=9)))
     again.load_state_dict(trained)
     x = small.prepare(small.test.images, "mean-std")
     expected = slim.eval()(x)
@@ -92,7 +94,7 @@ def test_the_fast_path_gives_the_plain_loops_losses(small, optimizer):
     plain, slim = plain_and_slim(config)
     theirs, ours = (
         [loss.item() for loss in fit(model, train.make_optimizer(model, config), small, config)]
-        for fit, model in ((train.fit, plain), (fast.fit, slim))
+        for fit, model in ((train.fit, plain), (graphs.fit, slim))
     )
     # BatchNorm sums in another order where the channels lie last, and rounds otherwise.
     assert ours[0] == pytest.approx(theirs[0], rel=2e-6)
@@ -101,9 +103,9 @@ def test_the_fast_path_gives_the_plain_loops_losses(small, optimizer):
 
 def test_denormal_numbers_are_zero_only_while_it_trains(small):
     config = Config(epochs=1)
-    model = fast.slim(models.build(config))
+    model = slimming.slim(models.build(config))
     tiny = torch.tensor([1e-39])
-    steps = fast.fit(model, train.make_optimizer(model, config), small, config)
+    steps = graphs.fit(model, train.make_optimizer(model, config), small, config)
     next(steps)
     assert (tiny * 1).numpy().view("uint32")[0] == 0
     steps.close()
@@ -116,7 +118,7 @@ def test_on_another_device_the_plain_loop_trains_and_says_so(small):
     model = models.build(config).to(meta)
     adam = torch.optim.Adam(model.parameters())
     with pytest.warns(UserWarning, match=r"meta devices have no CUDA graphs; the plain loop"):
-        assert len(list(fast.fit(model, adam, small.to(meta), config))) == 2
+        assert len(list(graphs.fit(model, adam, small.to(meta), config))) == 2
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
@@ -126,13 +128,13 @@ def test_warming_up_leaves_no_trace(small, optimizer, done, monkeypatch):
     config = Config(optimizer=optimizer, lr=0.001, epochs=2)
     results = []
     for warm_up in (0, 2):
-        model = fast.slim(models.build(config))
+        model = slimming.slim(models.build(config))
         adam = train.make_optimizer(model, config)
-        losses = fast.fit(model, adam, small, config)
+        losses = graphs.fit(model, adam, small, config)
         torch.manual_seed(1)
         for _ in range(done):
             next(losses)
-        with fast.unchanged(model, adam):
+        with graphs.unchanged(model, adam):
             for _ in range(warm_up):
                 train.step(model, adam, small, config, torch.arange(64))
         results.append([loss.item() for loss in losses])
@@ -154,7 +156,7 @@ def test_where_all_pixels_meet_a_convolution_is_one_product(dtype):
         conv = nn.Conv2d(5, 4, kernel, stride, padding, bias=False).to(dtype)
         x = torch.randn(6, 5, size, size, dtype=dtype, requires_grad=True)
         y = conv(x)
-        ours = fast.LiveConv2d(conv, x.shape[2:], y.shape[2:])
+        ours = slimming.LiveConv2d(conv, x.shape[2:], y.shape[2:])
         if expected is None:
             assert ours.dense is None
             continue
@@ -179,8 +181,8 @@ def test_cuda_graphs_give_the_plain_loops_bits(small, optimizer):
     data = small.to(torch.device("cuda"))
     results = []
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        for fit in (train.fit, fast.fit):
-            model = fast.slim(models.build(config).cuda())
+        for fit in (train.fit, graphs.fit):
+            model = slimming.slim(models.build(config).cuda())
             adam = train.make_optimizer(model, config)
             results.append([loss.item() for loss in fit(model, adam, data, config)])
     assert results[0] == results[1]
@@ -191,9 +193,9 @@ def test_without_a_graph_the_plain_loop_trains_and_says_so(small, monkeypatch):
     def refused(*_):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(fast, "capture", refused)
+    monkeypatch.setattr(graphs, "capture", refused)
     config = Config(epochs=1)
     data = small.to(torch.device("cuda"))
-    model = fast.slim(models.build(config).cuda())
+    model = slimming.slim(models.build(config).cuda())
     with pytest.warns(UserWarning, match="no CUDA graph could be captured .*plain loop trains"):
-        assert len(list(fast.fit(model, train.make_optimizer(model, config), data, config))) == 2
+        assert len(list(graphs.fit(model, train.make_optimizer(model, config), data, config))) == 2

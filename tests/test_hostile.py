@@ -19,12 +19,13 @@ from click.testing import CliRunner
 from conftest import made_up_run
 from test_store import forge, npz
 
-from labkit import inventory, tables
+from labkit import tables
 from labkit.__main__ import cli
-from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.runs import Run
-from labkit.store import DamagedError, Store, StoreError, StoreWarning
-from labkit.verify import record_problems
+from labkit.report.verify import record_problems
+from labkit.store import inventory
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning
+from labkit.store.run import Run
 
 resource = pytest.importorskip("resource")
 
@@ -381,9 +382,9 @@ def test_what_a_record_says_reaches_the_terminal_without_control_characters(own_
 
 
 def test_a_progress_line_has_no_control_characters(capsys):
-    from labkit import progress
+    from labkit.core.log import say
 
-    progress.say("epoch", "recorded \x1b[2J2026")
+    say("epoch", "recorded \x1b[2J2026")
     assert capsys.readouterr().out == "recorded \\x1b[2J2026\n"
 
 

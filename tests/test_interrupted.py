@@ -21,16 +21,17 @@ import torture
 from conftest import made_up_run
 from test_store import Bomb, RestrictedFileSize
 
-from labkit import checkpoint, experiment, inventory
-from labkit import model as models
-from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.config import Config
-from labkit.data import DeviceError
-from labkit.evaluate import Predictions
-from labkit.experiment import train_run
-from labkit.measures import STATISTICS
-from labkit.store import Store, StoreError, StoreWarning
-from labkit.train import fit, make_optimizer
+from labkit.core import model as models
+from labkit.core.config import Config
+from labkit.core.device import DeviceError
+from labkit.core.evaluate import Predictions
+from labkit.core.measures import STATISTICS
+from labkit.core.train import fit, make_optimizer
+from labkit.lab import experiment, training
+from labkit.lab.training import threads, train_run
+from labkit.store import checkpoint, inventory
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import Store, StoreError, StoreWarning
 
 CPU = torch.device("cpu")
 
@@ -158,8 +159,8 @@ def test_a_run_goes_on_and_says_when_it_was_taken_up(small, often, tmp_path, mon
         config, small, tmp_path / f"{config.digest('small')}.checkpoint", 4, monkeypatch
     )
     date = state.started()
-    monkeypatch.setattr("labkit.provenance.processor", lambda: "another, AVX512")
-    with experiment.threads(torch.get_num_threads() + 1):
+    monkeypatch.setattr("labkit.lab.provenance.processor", lambda: "another, AVX512")
+    with threads(torch.get_num_threads() + 1):
         run = train_run(config, small, CPU, "epoch", state)
     assert torture.same(run, whole)
     assert "goes on at epoch 1, iteration 1" in capsys.readouterr().out
@@ -245,15 +246,15 @@ def test_checkpoints_are_seldom_on_a_slow_disk_and_frequent_on_a_fast_one(tmp_pa
 
 
 def test_a_retraining_goes_on_from_its_own_checkpoint_alone(small, often, monkeypatch, own_store):
-    monkeypatch.setattr("labkit.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
     config = Config(batch_size=50, epochs=2, lr=0.001)
     path = own_store / f"{config.digest('small')}{SUFFIX}"
     own_store.mkdir()
     dates = iter([f"2026-01-01T00:00:0{second}+00:00" for second in range(10)])
-    provenance = experiment.provenance
+    provenance = training.provenance
     monkeypatch.setattr(
-        experiment, "provenance", lambda device: provenance(device) | {"date": next(dates)}
+        training, "provenance", lambda device: provenance(device) | {"date": next(dates)}
     )
 
     def times_resumed(**options) -> int:
@@ -272,15 +273,15 @@ def test_a_retraining_goes_on_from_its_own_checkpoint_alone(small, often, monkey
 
 def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
     """Its header holds more epochs than fit into 64 kB."""
-    monkeypatch.setattr("labkit.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
-    monkeypatch.setattr(experiment, "predict", lambda *_: answers)
+    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
+    monkeypatch.setattr(training, "predict", lambda *_: answers)
     labels = small.test.labels.numpy().astype("u1")
     right = Predictions(labels, labels, np.ones(len(labels), "f4"), labels * 0)
     answers = dict.fromkeys(STATISTICS, dict.fromkeys(("train", "test"), right))
     losses = torch.tensor(1.0)
     monkeypatch.setattr(
-        experiment, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)
+        training, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)
     )
     config = Config(batch_size=200, epochs=1500)
     experiment.run(config, device="cpu", log="none")
@@ -312,8 +313,8 @@ def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
 def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_not_deleted(
     small, often, monkeypatch, own_store
 ):
-    monkeypatch.setattr("labkit.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
     config = Config(batch_size=50, epochs=1, lr=0.001)
     experiment.run(config, device="cpu", log="none")
     path = own_store / f"{config.digest('small')}{SUFFIX}"
@@ -325,8 +326,8 @@ def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_not_deleted(
 
 
 def test_a_checkpoint_left_by_a_kill_after_the_end_goes(small, often, monkeypatch, own_store):
-    monkeypatch.setattr("labkit.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
+    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
     config = Config(batch_size=50, epochs=1, lr=0.001)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "remove", lambda self: None)
@@ -340,16 +341,18 @@ def test_too_little_memory_is_a_sentence_with_the_setting_to_lower(tmp_path):
     """A process that really has too little; the checkpoint beside it stays."""
     source = """
         import resource, sys, torch
-        from labkit import data, experiment
-        from labkit.config import Config
         from labkit.__main__ import main
+        from labkit.core import data
+        from labkit.core.config import Config
+        from labkit.core.device import DeviceError
+        from labkit.lab import experiment
         loaded = data.load("mnist-5k")
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports more, which takes memory
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
         try:
             experiment.run(Config(batch_size=2000, epochs=1), device="cpu")
-        except data.DeviceError as error:
+        except DeviceError as error:
             print("SENTENCE", error)
     """
     if not Path("/proc/self/statm").exists():
@@ -385,7 +388,7 @@ def test_failures_of_the_hardware_keep_the_checkpoint(
             yield loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "fit", failing)
+        patch.setattr(training, "fit", failing)
         with pytest.raises(DeviceError, match=said):
             train_run(config, small, CPU, checkpoint=Checkpoint(path))
     assert torture.same(
@@ -398,7 +401,7 @@ def test_other_errors_are_not_taken_for_the_hardwares(small, monkeypatch):
         raise RuntimeError("shapes do not match")
         yield
 
-    monkeypatch.setattr(experiment, "fit", failing)
+    monkeypatch.setattr(training, "fit", failing)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train_run(Config(epochs=1), small, CPU)
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from conftest import made_up_run
 
 from labkit.__main__ import cli
-from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.config import LabkitError
-from labkit.inventory import listing, overview
-from labkit.store import DamagedError, Store, set_aside
+from labkit.core.values import LabkitError
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import DamagedError, Store, set_aside
+from labkit.store.inventory import listing, overview
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def store(own_store, monkeypatch):
     store = Store(shipped=None)
     store.save(made_up_run(wrong={(2, 7): 5}))
     with monkeypatch.context() as patch:
-        patch.setattr("labkit.config.RECIPE", 0)
-        patch.setattr("labkit.store.RECIPE", 0)
+        patch.setattr("labkit.core.config.RECIPE", 0)
+        patch.setattr("labkit.store.folder.RECIPE", 0)
         store.save(made_up_run(seed=1))
     damaged = store.save(made_up_run(seed=2))
     (store.folder / f"{damaged.digest}.json").write_text("{")

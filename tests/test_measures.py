@@ -12,14 +12,16 @@ from conftest import load
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from labkit import fast, train
-from labkit import model as models
-from labkit.config import Config
-from labkit.data import Data
-from labkit.diagnostics import Diagnostics, moments
-from labkit.evaluate import calibration, evaluate, predict, recalibrate, twin_of
-from labkit.experiment import train_run
-from labkit.measures import CONFIDENCE_EDGES, MEASURES, RECALIBRATED, RUNNING, sample_size
+from labkit.core import layers, train
+from labkit.core import model as models
+from labkit.core.config import Config
+from labkit.core.data import Data
+from labkit.core.evaluate import calibration, evaluate, predict, recalibrate, twin_of
+from labkit.core.measures import CONFIDENCE_EDGES, MEASURES, RECALIBRATED, RUNNING, sample_size
+from labkit.lab import graphs
+from labkit.lab import slim as slimming
+from labkit.lab.diagnostics import Diagnostics, moments
+from labkit.lab.training import train_run
 
 CPU = torch.device("cpu")
 
@@ -49,7 +51,7 @@ def diagnosed(model, data, config=None, updates=10, done=0):
 
 def test_gradients_are_those_of_autograd_on_torchs_own_layers(small):
     data, plain = watched(small), models.build(Config(activation="tanh"))
-    slim = fast.slim(copy.deepcopy(plain))
+    slim = slimming.slim(copy.deepcopy(plain))
     found = diagnosed(slim, data)
     pairs = zip(small.train.images, small.train.labels, strict=True)
     labels = {image.numpy().tobytes(): label for image, label in pairs}
@@ -82,7 +84,7 @@ def test_gradients_are_those_of_autograd_on_torchs_own_layers(small):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_relative_update_is_what_a_step_changes(small, optimizer):
     config = Config(optimizer=optimizer, lr=0.01)
-    model = fast.slim(models.build(config))
+    model = slimming.slim(models.build(config))
     adam = train.make_optimizer(model, config)
     found = diagnosed(model, small, config)
     before = {name: w.detach().double().numpy().copy() for name, w in model.named_parameters()}
@@ -205,8 +207,8 @@ def test_the_lag_is_zero_for_the_probes_own_statistics(small):
 
 
 def trained(config, data):
-    model = fast.slim(models.build(config))
-    for _ in fast.fit(model, train.make_optimizer(model, config), data, config):
+    model = slimming.slim(models.build(config))
+    for _ in graphs.fit(model, train.make_optimizer(model, config), data, config):
         pass
     return model
 
@@ -223,7 +225,7 @@ def test_statistics_are_those_of_one_pass_over_all_the_data(small):
     plain.load_state_dict(model.state_dict())
     images = small.prepare(small.train.images, "mean-std")
     torch.optim.swa_utils.update_bn([images], plain)
-    shapes = {name: after for name, _, _, after in models.probe(plain, (1, 28, 28))}
+    shapes = {name: after for name, _, _, after in layers.probe(plain, (1, 28, 28))}
     for name, norm in plain.named_modules():
         if isinstance(norm, nn.BatchNorm2d):
             values = 120 * shapes[name][1] * shapes[name][2]

@@ -5,8 +5,9 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from labkit.config import ACTIVATIONS, Config
-from labkit.model import ResNet18, build, layer_table
+from labkit.core.config import ACTIVATIONS, Config
+from labkit.core.layers import layer_table
+from labkit.core.model import ResNet18, build
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import nbformat
 import papermill
 import pytest
 
-from labkit.config import ConfigError
-from labkit.notebook import assigned, check_injected
-from labkit.report import NOTEBOOKS, notebook_folder
+from labkit.core.values import ConfigError
+from labkit.report.build import NOTEBOOKS, notebook_folder
+from labkit.report.notebook import assigned, check_injected
 
 FOLDER = notebook_folder()
 PATHS = [FOLDER / f"{name}.ipynb" for name in NOTEBOOKS]

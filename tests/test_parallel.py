@@ -16,18 +16,19 @@ import torch
 import torture
 from conftest import made_up_run
 
-from labkit import experiment, parallel
-from labkit.config import Config, vary
-from labkit.data import CHECKSUMS
-from labkit.store import Store, StoreWarning, lock_of
+from labkit.core.config import Config, vary
+from labkit.core.data import CHECKSUMS
+from labkit.lab import experiment, workers
+from labkit.lab.training import threads
+from labkit.store.folder import Store, StoreWarning, lock_of
 
 SETTINGS = vary(Config(epochs=1, batch_size=1000, epoch_accuracy=False), lr=[0.001, 0.01])
 
 
 @pytest.fixture
 def worth_it(monkeypatch):
-    monkeypatch.setattr(parallel, "WORTH", 0)
-    monkeypatch.setattr(parallel, "processes", lambda runs: min(runs, 2))
+    monkeypatch.setattr(workers, "WORTH", 0)
+    monkeypatch.setattr(workers, "processes", lambda runs: min(runs, 2))
 
 
 def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp_path, capfd):
@@ -35,7 +36,7 @@ def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp
     said = capfd.readouterr().out
     assert "2 runs to train, 2 at a time" in said
     assert said.count("seed 0: Train Epoch: 0 Loss: ") == 2
-    with experiment.threads(max(torch.get_num_threads() // 2, 1)):
+    with threads(max(torch.get_num_threads() // 2, 1)):
         for label, config in SETTINGS.items():
             (run,) = together[label]
             assert not run.recorded and run.config == config
@@ -63,7 +64,7 @@ def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
     assert [run.config for run in made] == list(SETTINGS.values())
     store.save(made[0])
     Store(tmp_path / "shipped", shipped=None).save(made[1])
-    runs = parallel.in_processes(SETTINGS.values(), 1, CHECKSUMS, store, "epoch", False)
+    runs = workers.in_processes(SETTINGS.values(), 1, CHECKSUMS, store, "epoch", False)
     assert len(runs) == 2
     said = capsys.readouterr().out
     assert said.count("recorded 2026-01-02") == 2 and "Train Epoch" not in said
@@ -115,7 +116,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
         return dataclasses.replace(run, config=config, data_sha256=data.sha256)
 
     monkeypatch.setattr(experiment, "training", training)
-    monkeypatch.setattr(parallel, "COMMAND", ("false",))
+    monkeypatch.setattr(workers, "COMMAND", ("false",))
     settings = vary(Config(epochs=5), lr=[0.001, 0.01])
     short = {"short": Config(epochs=4)}  # is worth no process
     kept, expected = Store(tmp_path / "kept"), {(0.001, 5): 2, (0.01, 5): 2}
@@ -123,7 +124,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
 
     def threads_of(called, **options) -> dict[tuple[float, int], int]:
         used.clear()
-        with experiment.threads(4), warnings.catch_warnings():
+        with threads(4), warnings.catch_warnings():
             warnings.simplefilter("ignore", StoreWarning)
             experiment.run_all(called, device="cpu", log="none", **options)
         return dict(used)
@@ -131,7 +132,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
     assert threads_of(settings | short) == expected | {(0.01, 4): 4}
     assert threads_of(settings, retrain=True) == expected
     assert threads_of(settings, store=Store(tmp_path / "file" / "runs")) == expected
-    monkeypatch.setattr(parallel, "processes", lambda runs: 1)  # too little memory
+    monkeypatch.setattr(workers, "processes", lambda runs: 1)  # too little memory
     assert threads_of(settings, store=kept) == expected
     experiment.run(settings["lr 0.001"].replace(seed=1), device="cpu", log="none", store=kept)
     assert threads_of(settings, seeds=[1], store=kept) == {(0.01, 5): 2}
@@ -140,7 +141,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
 
 def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path, monkeypatch):
     broken = "import sys; print('no such library', file=sys.stderr); sys.exit(3)"
-    monkeypatch.setattr(parallel, "COMMAND", (sys.executable, "-c", broken))
+    monkeypatch.setattr(workers, "COMMAND", (sys.executable, "-c", broken))
     trained = []
 
     def training(config, *rest):
@@ -160,15 +161,15 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
 ):
     source = """
         import dataclasses
-        from labkit import experiment, parallel, store
-        from labkit.store import StoreError
+        from labkit.lab import experiment, worker
+        from labkit.store.folder import Store, StoreError
         def full(*_):
             raise StoreError("the disk is full.")
         def training(*_):
             yield
-            return dataclasses.replace(store.Store().get(DIGEST), checksum="")
-        store.Store.save, experiment.training = full, training
-        parallel.child()
+            return dataclasses.replace(Store().get(DIGEST), checksum="")
+        Store.save, experiment.training = full, training
+        worker.child()
     """
     config = Config(epochs=2)
     sha256 = CHECKSUMS[config.dataset]
@@ -176,10 +177,10 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
     configs = [config, config.replace(seed=1)]
     source = textwrap.dedent(source).replace("DIGEST", repr(config.digest(sha256)))
     commands = {"dies": ("false",), "cannot be started": (str(tmp_path / "none"),)}
-    monkeypatch.setattr(parallel, "COMMAND", commands.get(way, (sys.executable, "-c", source)))
+    monkeypatch.setattr(workers, "COMMAND", commands.get(way, (sys.executable, "-c", source)))
     Store().save(older)
     with pytest.warns(StoreWarning, match="process that trained it failed"):
-        trained = parallel.in_processes(configs, 1, CHECKSUMS, Store(), "none", True)
+        trained = workers.in_processes(configs, 1, CHECKSUMS, Store(), "none", True)
     assert trained == {}
 
 
@@ -191,29 +192,29 @@ def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
     unwritable = Store(tmp_path / "file" / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-        assert parallel.in_processes(configs, 1, CHECKSUMS, unwritable, "none", False) == {}
-        assert parallel.in_processes(configs, 1, CHECKSUMS, Store(), "iteration", False) == {}
-        patch.setattr(parallel, "WORTH", 4001)
-        assert parallel.in_processes(configs, 1, CHECKSUMS, Store(), "none", False) == {}
+        assert workers.in_processes(configs, 1, CHECKSUMS, unwritable, "none", False) == {}
+        assert workers.in_processes(configs, 1, CHECKSUMS, Store(), "iteration", False) == {}
+        patch.setattr(workers, "WORTH", 4001)
+        assert workers.in_processes(configs, 1, CHECKSUMS, Store(), "none", False) == {}
 
 
 def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert [parallel.processes(runs) for runs in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    assert [workers.processes(runs) for runs in (0, 1, 3, 9)] == [1, 1, 3, 4]
     memory = psutil.virtual_memory()._replace(available=3.2e9)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert parallel.processes(9) == 2
+    assert workers.processes(9) == 2
 
 
 @pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_processes_end_with_the_one_that_began_them(chosen, own_store, tmp_path):
     source = """
         import signal
-        from labkit import parallel
-        from labkit.config import Config, vary
-        from labkit.experiment import run_all
+        from labkit.core.config import Config, vary
+        from labkit.lab import workers
+        from labkit.lab.experiment import run_all
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
-        parallel.WORTH, parallel.processes = 0, lambda runs: 2
+        workers.WORTH, workers.processes = 0, lambda runs: 2
         try:
             run_all(vary(Config(epochs=9), lr=[0.001, 0.01, 0.1]), device="cpu")
         except KeyboardInterrupt:
@@ -259,7 +260,7 @@ def test_on_a_gpu_runs_take_turns_and_start_while_memory_is_left(monkeypatch):
     order: list[int] = []
     # Each that was begun holds 30 of 100.
     pretend_gpu(monkeypatch, lambda: 100 - 30 * len(set(order)))
-    runs = parallel.in_streams(made_up_trainings([4, 4, 2], order), torch.device("cuda"))
+    runs = workers.in_streams(made_up_trainings([4, 4, 2], order), torch.device("cuda"))
     assert runs == [0, 1, 2]
     assert order[:5] == [0, 0, 1, 0, 1]  # 40 are left: less than one and a half
     assert order.index(2) > max(i for i, number in enumerate(order) if number == 0)
@@ -283,7 +284,7 @@ def test_a_failing_run_on_a_gpu_frees_the_others(monkeypatch):
 
     pretend_gpu(monkeypatch, lambda: 100)
     with pytest.raises(MemoryError):
-        parallel.in_streams([other(), failing()], torch.device("cuda"))
+        workers.in_streams([other(), failing()], torch.device("cuda"))
     assert closed == [True] and not order
 
 

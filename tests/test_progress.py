@@ -3,8 +3,9 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from labkit.config import Config, ConfigError
-from labkit.progress import duration, track
+from labkit.core.config import Config
+from labkit.core.values import ConfigError
+from labkit.lab.progress import duration, track
 
 LOSSES = [torch.tensor(0.5), torch.tensor(0.25)]
 
@@ -57,7 +58,7 @@ def test_jupyterlab_gets_a_live_curve_and_others_plain_lines(watched, monkeypatc
     else:
         monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     source = (
-        "import torch\nfrom labkit.config import Config\nfrom labkit.progress import track\n"
+        "import torch\nfrom labkit import Config\nfrom labkit.lab.progress import track\n"
         "for _ in track([torch.tensor(0.5), torch.tensor(0.2)], "
         "Config(epochs=1), 2, 'epoch'): pass"
     )

@@ -1,7 +1,7 @@
 import pytest
 
-from labkit.config import Config
-from labkit.published import CLASS_COUNTS, EXCERPTS, SECTIONS, section_of
+from labkit.core.config import Config
+from labkit.judge.original import CLASS_COUNTS, EXCERPTS, SECTIONS, section_of
 
 TABLES = [
     (section.number, split, getattr(section, split))

@@ -10,10 +10,11 @@ import pytest
 from conftest import diverged_run, made_up_run
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
-from labkit import claims, conclusions, plots, stats, tables
-from labkit.config import Config
-from labkit.measures import RECALIBRATED, RUNNING, STATISTICS
-from labkit.runs import Run, Runs, answered
+from labkit import conclusions, plots, tables
+from labkit.core.config import Config
+from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
+from labkit.judge import claims, stats
+from labkit.store.run import Run, Runs, answered
 
 SETTINGS = {
     "baseline": {},

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from conftest import diverged_run, made_up_run
 
-from labkit import conclusions, plots, published, recipes, tables
-from labkit.config import Config
+from labkit import conclusions, plots, recipes, tables
+from labkit.core.config import Config
+from labkit.judge import original
 
-PRINTED = {section.number: section.epoch_loss for section in published.SECTIONS}
+PRINTED = {section.number: section.epoch_loss for section in original.SECTIONS}
 
 
 def off_by(factor, *, seed=0, **settings):
@@ -30,7 +31,7 @@ def test_settings_are_the_originals_with_little_changed():
     for label, config in settings.items():
         changed = [f for f in recipes.FIELDS if getattr(config, f) != getattr(usual, f)]
         assert len(changed) <= 1 or set(changed) == {"init", "normalization"}
-        section = published.section_of(config)
+        section = original.section_of(config)
         assert label == f"{recipes.name(config)}: {section.name}"
         if config.epochs != recipes.EPOCHS[section.number]:  # a whole run for the rise
             assert config.epochs == 10 and config.lr == 0.1

@@ -18,14 +18,17 @@ from conftest import made_up_run
 from filelock import FileLock
 from test_store import RestrictedFileSize
 
-from labkit import origin, recipes, report
+from labkit import recipes
 from labkit.__main__ import cli
-from labkit.claims import CLAIMS, OWN_TABLE
-from labkit.config import Config, LabkitError
-from labkit.data import CHECKSUMS
-from labkit.provenance import commit
-from labkit.store import Store, lock_of
-from labkit.verify import verify
+from labkit.core.config import Config
+from labkit.core.data import CHECKSUMS
+from labkit.core.values import LabkitError
+from labkit.judge.claims import CLAIMS, OWN_TABLE
+from labkit.lab.provenance import commit
+from labkit.report import build
+from labkit.report.verify import verify
+from labkit.show import remake
+from labkit.store.folder import Store, lock_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
@@ -149,7 +152,7 @@ BAD = [
 
 @pytest.mark.parametrize(("options", "said", "allowed"), BAD, ids=[" ".join(b[0]) for b in BAD])
 def test_bad_input_is_a_sentence_and_nothing_runs(options, said, allowed, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    monkeypatch.setattr(build, "execute", lambda *_: pytest.fail("a notebook ran"))
     old_report(tmp_path)
     done = CliRunner().invoke(cli, ["report", "--output", str(tmp_path), *options])
     assert isinstance(done.exception, LabkitError)
@@ -169,19 +172,19 @@ def test_the_command_prints_the_sentence_and_fails(tmp_path):
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    monkeypatch.setattr(build, "execute", lambda *_: pytest.fail("a notebook ran"))
     (tmp_path / "file").write_text("")
     with pytest.raises(LabkitError, match=r"output folder .* cannot be written"):
-        report.build(tmp_path / "file" / "out")
+        build.build(tmp_path / "file" / "out")
 
 
 def test_two_reports_in_one_folder_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    monkeypatch.setattr(build, "execute", lambda *_: pytest.fail("a notebook ran"))
     with (
         FileLock(tmp_path / ".lock"),
         pytest.raises(LabkitError, match="another process writes a report there"),
     ):
-        report.build(tmp_path)
+        build.build(tmp_path)
 
 
 def test_a_disk_that_fills_up_is_a_sentence_and_leaves_the_page(tmp_path, monkeypatch):
@@ -190,7 +193,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_the_page(tmp_path, monkey
         RestrictedFileSize(2000),
         pytest.raises(LabkitError, match=r"out cannot be written \(File too large\)"),
     ):
-        report.build(out)
+        build.build(out)
     assert (out / "lab-report.html").read_text() == "the old page"
 
 
@@ -198,18 +201,18 @@ def old_report(folder: Path) -> Path:
     """A folder with a report in it, as short as can be."""
     folder.mkdir(exist_ok=True)
     (folder / "lab-report.html").write_text("the old page")
-    files = {"lab-report.html": report.checksum(folder / "lab-report.html")}
+    files = {"lab-report.html": build.checksum(folder / "lab-report.html")}
     (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
     return folder
 
 
 def test_a_folder_that_is_not_a_reports_own_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    monkeypatch.setattr(build, "execute", lambda *_: pytest.fail("a notebook ran"))
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "03_lr.ipynb").write_text("mine")
     (tmp_path / "data.csv").write_text("mine")
     with pytest.raises(LabkitError, match=r"not of a report \(data.csv, notebooks\); choose"):
-        report.build(tmp_path)
+        build.build(tmp_path)
     assert sorted(tmp_path.rglob("*.*")) == [
         tmp_path / "data.csv",
         tmp_path / "notebooks" / "03_lr.ipynb",
@@ -218,19 +221,19 @@ def test_a_folder_that_is_not_a_reports_own_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("place", ["unfinished", "unfinished/notebooks", "unfinished/runs"])
 def test_nothing_is_written_or_deleted_through_a_symbolic_link(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "execute", lambda *_: pytest.fail("a notebook ran"))
+    monkeypatch.setattr(build, "execute", lambda *_: pytest.fail("a notebook ran"))
     out, mine = old_report(tmp_path / "out"), old_report(tmp_path / "mine")
     (out / place).parent.mkdir(exist_ok=True)
     (out / place).symlink_to(mine)
     with pytest.raises(LabkitError, match="is a symbolic link"):
-        report.build(out)
+        build.build(out)
     assert len(list(mine.iterdir())) == 2
 
 
 def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monkeypatch):
     out = made_of([SHOWS], tmp_path, monkeypatch)
-    page = report.build(out)
-    first = report.evidence(page)
+    page = build.build(out)
+    first = build.evidence(page)
     mine = [
         out / "notes.txt",
         first / "notebooks" / "own.ipynb",
@@ -239,27 +242,27 @@ def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monk
     for path in mine:
         path.write_text("mine")
     page.write_text("my page")
-    report.build(out)
+    build.build(out)
     assert [path.read_text() for path in mine] == ["mine"] * 3
     (kept,) = out.glob("*-replaced.html")
     assert kept.read_text() == "my page"
-    assert not (first / "manifest.json").exists() and report.evidence(page) != first
+    assert not (first / "manifest.json").exists() and build.evidence(page) != first
     assert verify(out).problems == []
 
 
 def test_what_the_user_put_into_an_unfinished_report_or_changed_in_it_stays(tmp_path, monkeypatch):
     out = made_of(["x / 0", SHOWS], tmp_path, monkeypatch)
     with pytest.raises(LabkitError, match="did not finish"):
-        report.build(out)
+        build.build(out)
     (out / "unfinished" / "notebooks" / "own.ipynb").write_text("mine")
     (out / "unfinished" / "notebooks" / "02_part.ipynb").write_text("mine too")
     for _ in range(2):
         with pytest.raises(LabkitError, match="did not finish"):
-            report.build(out)
+            build.build(out)
     repaired = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWS)], metadata=PYTHON)
     nbformat.write(repaired, tmp_path / "01_part.ipynb")
     for _ in range(2):
-        report.build(out)
+        build.build(out)
     kept = [path.read_text() for path in out.rglob("*.ipynb")]
     assert kept.count("mine") == kept.count("mine too") == 1
     assert verify(out).problems == []
@@ -275,9 +278,9 @@ def test_a_manifest_cannot_have_other_files_removed(tmp_path):
     (folder / "runs" / "d.json").symlink_to(tmp_path / "a.json")
     names = ["../a.json", str(tmp_path / "a.json"), "runs/../../a.json", "notebooks/b.ipynb"]
     names += ["runs/c.txt", "runs/d.json"]
-    files = dict.fromkeys(names, report.checksum(tmp_path / "a.json"))
+    files = dict.fromkeys(names, build.checksum(tmp_path / "a.json"))
     (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
-    report.remove_listed(folder, draft=True)
+    build.remove_listed(folder, draft=True)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
         "a.json",
         "b.ipynb",
@@ -291,10 +294,10 @@ def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_r
 
     def whole(folder: Path) -> str:
         shown = folder / "lab-report.html"
-        listed = report.manifest_of(report.evidence(shown))["files"]
-        assert listed["lab-report.html"] == report.checksum(shown)
-        assert all((report.evidence(shown) / n).exists() for n in listed if n != shown.name)
-        return report.evidence(shown).name
+        listed = build.manifest_of(build.evidence(shown))["files"]
+        assert listed["lab-report.html"] == build.checksum(shown)
+        assert all((build.evidence(shown) / n).exists() for n in listed if n != shown.name)
+        return build.evidence(shown).name
 
     class Killed(BaseException):
         pass
@@ -308,8 +311,8 @@ def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_r
         shutil.copytree(folder / before, draft)
         text = (folder / "lab-report.html").read_text("utf-8").replace(before, f"{before}2")
         (draft / "lab-report.html").write_text(text, "utf-8")
-        manifest = report.manifest_of(draft) | {"evidence": f"{before}2"}
-        manifest["files"]["lab-report.html"] = report.checksum(draft / "lab-report.html")
+        manifest = build.manifest_of(draft) | {"evidence": f"{before}2"}
+        manifest["files"]["lab-report.html"] = build.checksum(draft / "lab-report.html")
         (draft / "manifest.json").write_text(json.dumps(manifest))
         steps = itertools.count(1)
 
@@ -326,7 +329,7 @@ def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_r
                 patch.setattr(os, name, killed(getattr(os, name)))
                 patch.setattr(Path, name, killed(getattr(Path, name)))
             try:
-                report.publish(draft, folder)
+                build.publish(draft, folder)
                 break
             except Killed:
                 reached.add(whole(folder))
@@ -347,8 +350,8 @@ def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             nbformat.v4.new_notebook(cells=cells, metadata=PYTHON), tmp_path / f"{name}.ipynb"
         )
         plans[name] = {"dataset": "mnist-5k", "epochs": 5}
-    monkeypatch.setattr(report, "notebook_folder", lambda: tmp_path)
-    monkeypatch.setattr(report, "plan", lambda *_: plans)
+    monkeypatch.setattr(build, "notebook_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "plan", lambda *_: plans)
     return old_report(tmp_path / "out")
 
 
@@ -360,7 +363,7 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
     sources = [SHOWS, f"{SHOWS}\n---\nx = 1\nx / 0\n---\n{SHOWS}", "y / 0", SHOWS]
     out = made_of(sources, tmp_path, monkeypatch)
     with pytest.raises(LabkitError) as caught:
-        report.build(out)
+        build.build(out)
     said = str(caught.value)
     assert "2 of 4 notebooks did not finish" in said and "The page was not replaced" in said
     assert "notebook 02_part failed in cell 5 (x = 1): ZeroDivisionError: division by zero." in said
@@ -376,16 +379,16 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
     first, *banners = [" ".join(b.get_text().split()) for b in soup.find_all(class_="bad")]
     assert first.startswith("Partial. This page is not complete: 02_part is partial")
     assert len(banners) == 2 and banners[1].startswith("03_part is failed.")
-    assert len(soup.find_all(attrs={origin.ATTRIBUTE: True})) == 3  # what was shown stays
+    assert len(soup.find_all(attrs={remake.ATTRIBUTE: True})) == 3  # what was shown stays
     assert not [pre for pre in soup.find_all("pre") if not pre.find_parent("details")]
     assert verify(draft).problems == []
 
     repaired = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWS)], metadata=PYTHON)
     for name in ("02_part", "03_part"):
         nbformat.write(repaired, tmp_path / f"{name}.ipynb")
-    assert report.build(out) == out / "lab-report.html"
+    assert build.build(out) == out / "lab-report.html"
     names = {path.name for path in out.iterdir() if path.name != ".lock"}
-    assert names == {"lab-report.html", report.evidence(out / "lab-report.html").name}
+    assert names == {"lab-report.html", build.evidence(out / "lab-report.html").name}
     assert verify(out).problems == []
     assert "Partial" not in (out / "lab-report.html").read_text(encoding="utf-8")
 
@@ -393,7 +396,7 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
 def test_a_dead_kernel_leaves_the_page_and_names_the_cell(tmp_path, monkeypatch):
     out = made_of(["import os; os._exit(1)"], tmp_path, monkeypatch)
     with pytest.raises(LabkitError, match="01_part failed: its kernel died in cell 4"):
-        report.build(out)
+        build.build(out)
     assert (out / "lab-report.html").read_text() == "the old page"
 
 
@@ -426,23 +429,23 @@ def test_a_report_that_is_stopped_leaves_the_page_and_says_partial(chosen, tmp_p
 
 def test_a_run_that_changed_meanwhile_makes_the_page_stale():
     first, second = ({"run": "a1", "sha256": sha256} for sha256 in ("old", "new"))
-    assert report.stale([first], {"a1": "old"}) == []
+    assert build.stale([first], {"a1": "old"}) == []
     words = "Run a1 was trained again while the notebooks ran."
-    assert report.stale([first], {"a1": "new"}) == [words]
-    assert report.stale([second, first], {"a1": "new"}) == [words]
-    assert report.stale([{"run": "b2", "sha256": ""}], {}) == ["Run b2 is not on record."]
+    assert build.stale([first], {"a1": "new"}) == [words]
+    assert build.stale([second, first], {"a1": "new"}) == [words]
+    assert build.stale([{"run": "b2", "sha256": ""}], {}) == ["Run b2 is not on record."]
 
 
 def test_where_no_run_can_be_kept_the_report_keeps_its_own(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "file" / "runs"))
     source = (
-        "from labkit import run, tables\nfrom labkit.config import Config\n"
+        "from labkit import run, tables\nfrom labkit.core.config import Config\n"
         "tables.provenance({'a': [run(Config(epochs=1, epoch_accuracy=False), log='none')]})"
     )
     out = made_of([source], tmp_path, monkeypatch)
-    report.build(out)
-    assert len(list((report.evidence(out / "lab-report.html") / "runs").glob("*.json"))) == 1
+    build.build(out)
+    assert len(list((build.evidence(out / "lab-report.html") / "runs").glob("*.json"))) == 1
     assert verify(out).problems == []
     assert os.environ["LABKIT_RUNS"] == str(tmp_path / "file" / "runs")
 
@@ -456,7 +459,7 @@ def test_the_appendix_is_not_compared_with_the_other_runs():
         made_up_run(dataset="mnist", init="default"),
         made_up_run(epoch_accuracy=False),
     ]
-    compared, rest = report.grouped([*others, *usual, high], Config(epochs=2))
+    compared, rest = build.grouped([*others, *usual, high], Config(epochs=2))
     assert compared == {"baseline": usual, "learning rate 0.1": [high]}
     assert list(rest) == [
         "learning rate 0.1, weight decay 0.0001 (mnist-5k, 2 epochs)",
@@ -473,10 +476,10 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     def section(name, values, target):
         plans[name] = values
         target.write_text("{}")
-        return report.Section(name, "complete")
+        return build.Section(name, "complete")
 
-    monkeypatch.setattr(report, "section", section)
-    report.build(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
+    monkeypatch.setattr(build, "section", section)
+    build.build(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
     assert set(plans.pop("05_recipe")) == {"device"}  # always from full MNIST, and on record
     dates = {values["retrain"] for values in plans.values()}
     assert len(dates) == 1 and re.fullmatch(r"20\d\d-.*\+00:00", dates.pop())
@@ -485,7 +488,7 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
 
 
 def test_the_manifest_says_what_ran(page):
-    folder = report.evidence(page)
+    folder = build.evidence(page)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "complete" and manifest["scale"] == "smoke"
     assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 5

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from conftest import diverged_run, made_up_run
 
-from labkit import conclusions, plots, published, stats, tables
-from labkit.config import Config
-from labkit.origin import MIME, runs_in
-from labkit.store import Store
+from labkit import conclusions, plots, tables
+from labkit.core.config import Config
+from labkit.judge import original, stats
+from labkit.show.remake import MIME, runs_in
+from labkit.store.folder import Store
 
 PAIR = {
     "lr 0.01": [made_up_run(losses=(1.0, 0.5), wrong={(2, 7): 3, (7, 2): 1})],
@@ -35,7 +36,7 @@ def flat(text: object) -> str:
 def test_epochs_stand_beside_the_originals():
     frame = tables.epochs(PAIR).frame
     assert frame["lr 0.1", "here"].dropna().tolist() == [2.0, 0.4]
-    assert tuple(frame["lr 0.1", "original"]) == published.SECTIONS[3].epoch_loss
+    assert tuple(frame["lr 0.1", "original"]) == original.SECTIONS[3].epoch_loss
     assert frame.index.tolist() == list(range(10))
     several = tables.epochs(SEEDS).frame
     assert several["lr 0.01", "here"][1] == pytest.approx(0.6)
@@ -95,7 +96,7 @@ def test_layers_add_up():
 
 
 def test_whether_the_original_lies_in_our_range():
-    around = published.SECTIONS[0].epoch_loss
+    around = original.SECTIONS[0].epoch_loss
     low = made_up_run(losses=tuple(0.9 * loss for loss in around), seed=0)
     high = made_up_run(losses=(*tuple(1.1 * loss for loss in around[:9]), 0.02), seed=1)
     runs = {"baseline": [low, high]}
@@ -174,9 +175,9 @@ def test_figures_have_labels_alt_text_and_no_clipped_text(draw, runs):
 def test_loss_by_epoch_draws_the_runs_and_the_original_dashed():
     lines = {line.get_label(): line for line in plots.loss_by_epoch(PAIR).axes[0].lines}
     assert list(lines["lr 0.1"].get_ydata()) == [2.0, 0.4]
-    original = lines["lr 0.1, original (full MNIST)"]
-    assert tuple(original.get_ydata()) == published.SECTIONS[3].epoch_loss
-    assert original.get_linestyle() != "-" and lines["lr 0.1"].get_linestyle() == "-"
+    dashed = lines["lr 0.1, original (full MNIST)"]
+    assert tuple(dashed.get_ydata()) == original.SECTIONS[3].epoch_loss
+    assert dashed.get_linestyle() != "-" and lines["lr 0.1"].get_linestyle() == "-"
 
 
 def test_confusion_writes_every_mistake_and_leaves_zeros_blank():
@@ -242,7 +243,7 @@ def test_the_iteration_log_stands_on_our_range():
     long = np.repeat(np.float32([1.0, 0.5, 0.1])[:, None], 938, axis=1)
     runs = [dataclasses.replace(run, iteration_loss=long * k) for k in (0.1, 1)]
     figure = plots.iterations(runs)
-    inside = sum(0.05 <= loss <= 0.5 for loss in published.EXCERPTS[0].losses)
+    inside = sum(0.05 <= loss <= 0.5 for loss in original.EXCERPTS[0].losses)
     assert f"inside the range: {inside} of 28 in epoch 1, 3 of 3 in epoch 2" in figure.alt
     assert "have no such iteration" in plots.iterations([made_up_run(dataset="mnist")]).alt
     other = dataclasses.replace(runs[0], config=Config(dataset="fashion-mnist", epochs=3))

@@ -18,11 +18,15 @@ import pytest
 import torture
 from conftest import made_up_run
 
-from labkit import experiment, inventory, tables
-from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.config import Config, ConfigError
-from labkit.data import Split
-from labkit.store import (
+from labkit import tables
+from labkit.core.config import Config
+from labkit.core.data import Split
+from labkit.core.values import ConfigError
+from labkit.lab import experiment
+from labkit.report.verify import record_problems
+from labkit.store import inventory
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import (
     ARRAYS,
     DamagedError,
     Store,
@@ -32,7 +36,6 @@ from labkit.store import (
     set_aside,
     write_atomically,
 )
-from labkit.verify import record_problems
 
 
 @pytest.fixture
@@ -103,8 +106,10 @@ def test_an_honest_run_with_small_losses_is_returned_as_it_is_read_and_verified(
     small, store, monkeypatch
 ):
     train = Split(small.train.images[:100], small.train.labels[:100])
-    monkeypatch.setattr("labkit.data.load", lambda name: dataclasses.replace(small, train=train))
-    monkeypatch.setattr("labkit.data.checksum", lambda name: "small")
+    monkeypatch.setattr(
+        "labkit.core.data.load", lambda name: dataclasses.replace(small, train=train)
+    )
+    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
     config = Config(batch_size=100, lr=0.001, epochs=25, epoch_accuracy=False)
     run = experiment.run(config, device="cpu", log="none", store=store)
     assert run.history["loss"].min() < 3e-4
@@ -134,7 +139,7 @@ def test_other_settings_or_other_data_never_find_it(store):
 def test_a_new_recipe_never_finds_it(store, monkeypatch):
     run = made_up_run()
     store.save(run)
-    monkeypatch.setattr("labkit.config.RECIPE", 10**6)
+    monkeypatch.setattr("labkit.core.config.RECIPE", 10**6)
     assert store.find(run.config, run.data_sha256) is None
 
 
@@ -224,12 +229,12 @@ def test_a_damaged_record_that_ships_is_left_out_with_a_warning(tmp_path):
 
 def test_a_record_of_a_newer_version_is_refused_and_stays(store, monkeypatch):
     run = made_up_run()
-    monkeypatch.setattr("labkit.store.FORMAT", 10**6)
+    monkeypatch.setattr("labkit.store.folder.FORMAT", 10**6)
     store.save(run)
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"written by a newer labkit .format 1000000; .* update"):
         store.get(run.digest)
-    monkeypatch.setattr("labkit.data.checksum", lambda dataset: run.data_sha256)
+    monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: run.data_sha256)
     for retrain in (False, True):
         with pytest.raises(StoreError, match="written by a newer labkit"):
             experiment.run(run.config, device="cpu", store=store, retrain=retrain)
@@ -289,7 +294,7 @@ def test_a_bad_record_is_left_out_where_there_is_a_good_one(tmp_path, monkeypatc
     for path in copies.iterdir():
         assert path.read_bytes() == (good.folder / path.name).read_bytes()
     assert len(list(copies.iterdir())) == 2
-    monkeypatch.setattr("labkit.data.checksum", lambda dataset: run.data_sha256)
+    monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: run.data_sha256)
     with pytest.warns(StoreWarning, match=named):
         assert experiment.run(run.config, device="cpu", log="none").recorded
 
@@ -319,7 +324,7 @@ def test_a_record_that_is_being_replaced_is_read_all_the_same(tmp_path):
         import os, sys
         from pathlib import Path
         from conftest import made_up_run
-        from labkit.store import Store
+        from labkit.store.folder import Store
         os.fsync = lambda file: None  # only a power cut needs it
         store = Store(Path(sys.argv[1]), shipped=None)
         runs = [made_up_run(losses=(1.0, 0.5)), made_up_run(losses=(1.0, 0.25))]
@@ -414,7 +419,7 @@ def counting(monkeypatch):
         return made_up_run(losses=(1.0,) * config.epochs, seed=config.seed, lr=config.lr)
 
     monkeypatch.setattr(experiment, "training", training)
-    monkeypatch.setattr("labkit.data.checksum", lambda dataset: "made up")
+    monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: "made up")
     return trained
 
 

@@ -5,9 +5,11 @@ import torch
 from test_interrupted import interrupted
 from torture import dropping, same
 
-from labkit import checkpoint, model, parallel, streams
-from labkit.config import Config
-from labkit.experiment import train_run, training
+from labkit.core import model
+from labkit.core.config import Config
+from labkit.lab import streams, workers
+from labkit.lab.training import train_run, training
+from labkit.store import checkpoint
 
 CPU = torch.device("cpu")
 CONFIG = Config(batch_size=40, epochs=2, lr=0.001)
@@ -80,7 +82,7 @@ def test_on_a_gpu_by_turns_and_after_an_interruption_too(small, tmp_path, monkey
     cuda = torch.device("cuda")
     seeds = [CONFIG.replace(seed=seed) for seed in range(3)]
     alone = [train_run(config, small, cuda) for config in seeds]
-    at_once = parallel.in_streams([training(config, small, cuda) for config in seeds], cuda)
+    at_once = workers.in_streams([training(config, small, cuda) for config in seeds], cuda)
     assert all(same(*pair) for pair in zip(alone, at_once, strict=True))
     assert not same(alone[0], alone[1])
     path = tmp_path / f"{CONFIG.digest('small')}.checkpoint"

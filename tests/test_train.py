@@ -6,11 +6,11 @@ import torchvision
 from sklearn.metrics import accuracy_score, confusion_matrix
 from torch import nn
 
-from labkit import model as models
-from labkit.config import Config
-from labkit.evaluate import evaluate
-from labkit.experiment import train_run
-from labkit.train import fit, make_optimizer
+from labkit.core import model as models
+from labkit.core.config import Config
+from labkit.core.evaluate import evaluate
+from labkit.core.train import fit, make_optimizer
+from labkit.lab.training import train_run
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,13 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import made_up_run
 
-from labkit import conclusions, origin, report, tables
-from labkit.config import LabkitError
-from labkit.origin import decode, encode
-from labkit.store import Store, checksum
-from labkit.verify import Verdict, again, record_problems, verify, verify_shown
+from labkit import conclusions, tables
+from labkit.core.values import LabkitError
+from labkit.report import build
+from labkit.report.verify import Verdict, again, record_problems, verify, verify_shown
+from labkit.show import remake
+from labkit.show.remake import decode, encode
+from labkit.store.folder import Store, checksum
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_a_report_agrees_without_the_data_or_the_users_runs(bundle, tmp_path):
 
 def test_every_table_and_conclusion_of_the_page_is_among_the_checked(page):
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-    marked = {"attrs": {origin.ATTRIBUTE: True}}
+    marked = {"attrs": {remake.ATTRIBUTE: True}}
     assert all(table.find_parent(**marked) for table in soup.find_all("table"))
     for heading in soup.find_all("h3", string=re.compile("Conclusion")):
         bullets = [
@@ -87,7 +89,7 @@ def test_an_altered_digit_in_a_conclusion_is_named(bundle):
 
 
 def places(bundle) -> Store:
-    return Store(report.evidence(bundle / "lab-report.html") / "runs")
+    return Store(build.evidence(bundle / "lab-report.html") / "runs")
 
 
 def swapped(pattern: str, text: str) -> str:
@@ -135,7 +137,7 @@ ALONE = ("empty", "prose", "a table gone", "style", "hidden row", "pictures", "a
     ("name", "manifest"), [*((n, True) for n in ALTERED_PAGES), *((n, False) for n in ALONE)]
 )
 def test_an_altered_page_is_noticed_also_without_its_manifest(short, name, manifest):
-    folder = report.evidence(short)
+    folder = build.evidence(short)
     alter, said = ALTERED_PAGES[name]
     good = short.read_text(encoding="utf-8")
     changed = alter(good)
@@ -143,7 +145,7 @@ def test_an_altered_page_is_noticed_also_without_its_manifest(short, name, manif
     short.write_text(changed, encoding="utf-8")
     if manifest:  # which is made to fit
         stated = json.loads((folder / "manifest.json").read_text())
-        stated["files"]["lab-report.html"] = report.checksum(short)
+        stated["files"]["lab-report.html"] = build.checksum(short)
         (folder / "manifest.json").write_text(json.dumps(stated))
         (short.parent / "manifest.json").write_text(json.dumps(stated))
     else:
@@ -186,7 +188,7 @@ def part_of(manifest):
 @pytest.mark.parametrize("name", ALTERED_MANIFESTS)
 def test_an_altered_manifest_is_noticed_also_where_the_page_says_the_same(short, name):
     alter, said = ALTERED_MANIFESTS[name]
-    path = report.evidence(short) / "manifest.json"
+    path = build.evidence(short) / "manifest.json"
     manifest = json.loads(path.read_text())
     before = json.dumps(manifest)
     alter(manifest)
@@ -197,14 +199,14 @@ def test_an_altered_manifest_is_noticed_also_where_the_page_says_the_same(short,
     text = f'{head}name="lab-report-manifest" content="{stated}">{rest}'
     short.write_text(text, encoding="utf-8")
     if not name.startswith("file"):
-        manifest["files"]["lab-report.html"] = report.checksum(short)
+        manifest["files"]["lab-report.html"] = build.checksum(short)
     path.write_text(json.dumps(manifest))
     problems = verify(short).problems
     assert any(re.search(said, problem) for problem in problems), problems
 
 
 def test_a_manifest_that_says_other_things_than_its_page_is_noticed(short):
-    path = report.evidence(short) / "manifest.json"
+    path = build.evidence(short) / "manifest.json"
     manifest = json.loads(path.read_text())
     names = ALTERED_MANIFESTS.keys() - {"files", "file gone", "no notebooks", "shown", "text"}
     for name in sorted(names):
@@ -216,12 +218,12 @@ def test_a_manifest_that_says_other_things_than_its_page_is_noticed(short):
 
 @pytest.mark.parametrize("text", ["[" * 10**5, "[]", "{}", "null", '{"files": 5}'])
 def test_a_manifest_that_is_none_is_a_problem_and_no_traceback(short, text):
-    (report.evidence(short) / "manifest.json").write_text(text)
+    (build.evidence(short) / "manifest.json").write_text(text)
     assert any("not as labkit writes it" in problem for problem in verify(short).problems)
 
 
 def test_words_of_an_executed_notebook_are_those_of_its_source(short):
-    path = report.evidence(short) / "notebooks" / "03_lr.ipynb"
+    path = build.evidence(short) / "notebooks" / "03_lr.ipynb"
     path.write_text(path.read_text().replace("training never sees", "training sees"))
     problems = verify(short).problems
     assert any(re.search("03_lr, cell 1: it is .*training sees", p) for p in problems), problems
@@ -229,7 +231,7 @@ def test_words_of_an_executed_notebook_are_those_of_its_source(short):
 
 def test_a_page_without_a_manifest_does_not_simply_agree(short, own_store):
     assert (verify(short).problems, verify(short).missing) == ([], [])
-    evidence = report.evidence(short)
+    evidence = build.evidence(short)
     shutil.copytree(evidence / "runs", own_store)
     shutil.rmtree(evidence)
     verdict = verify(short)
@@ -243,7 +245,7 @@ def test_a_page_without_a_manifest_does_not_simply_agree(short, own_store):
 @pytest.fixture
 def short(short_report, tmp_path, monkeypatch):
     """A copy of a report of one short notebook, with two runs and something of every kind."""
-    monkeypatch.setattr(report, "notebook_folder", lambda: short_report.parent.parent)
+    monkeypatch.setattr(build, "notebook_folder", lambda: short_report.parent.parent)
     shutil.copytree(short_report.parent, tmp_path / "short")
     return tmp_path / "short" / "lab-report.html"
 

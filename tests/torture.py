@@ -33,18 +33,22 @@ import psutil
 import torch
 from bs4 import BeautifulSoup, Tag
 
-from labkit import checkpoint, data, experiment, model, parallel, plots, report, verify
-from labkit.checkpoint import SUFFIX, Checkpoint
-from labkit.config import Config
-from labkit.data import Data, Split
-from labkit.runs import Run
-from labkit.store import ARRAYS, DamagedError, Store, StoreWarning, load
+from labkit import plots
+from labkit.core import data, model
+from labkit.core.config import Config
+from labkit.core.data import Data, Split
+from labkit.lab import experiment, training, worker, workers
+from labkit.report import build, verify
+from labkit.store import checkpoint
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import ARRAYS, DamagedError, Store, StoreWarning, load
+from labkit.store.run import Run
 
 #: 120 images in batches of 20: six iterations an epoch, thirty in all.
 CONFIG = Config(batch_size=20, epochs=5, lr=0.001)
 #: What `run_all` is asked for: three runs of twelve iterations, two at a time.
 SEEDS = {"a": CONFIG.replace(epochs=2)}, 3
-LOAD, PREDICT, REPLACE = data.load, experiment.predict, os.replace
+LOAD, PREDICT, REPLACE = data.load, training.predict, os.replace
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -83,7 +87,7 @@ def prepare(folder: Path, seconds: float) -> None:
         REPLACE(*paths)
 
     data.load = lambda name: small
-    experiment.predict, os.replace = watched, slow
+    training.predict, os.replace = watched, slow
     model.ACTIVATION_MODULES["relu"] = dropping
     checkpoint.EVERY, checkpoint.OVERHEAD = seconds, 1e9
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
@@ -104,8 +108,8 @@ def train_here(folder: Path, seconds: float = 0.0) -> Run:
 def train_all_here(folder: Path, seconds: float) -> None:
     """The runs of `SEEDS`, each in a process that does `train_one_of_all_here`."""
     prepare(folder, seconds)
-    parallel.WORTH = 0
-    parallel.COMMAND = command("one", folder, seconds)
+    workers.WORTH = 0
+    workers.COMMAND = command("one", folder, seconds)
     torch.set_num_threads(2)
     print("ready", flush=True)
     settings, seeds = SEEDS
@@ -114,7 +118,7 @@ def train_all_here(folder: Path, seconds: float) -> None:
 
 def train_one_of_all_here(folder: Path, seconds: float) -> None:
     prepare(folder, seconds)
-    parallel.child()
+    worker.child()
 
 
 def command(what: str, folder: Path, seconds: float) -> list[str]:
@@ -424,10 +428,10 @@ def short_report(folder: Path) -> Path:
     plans = {"03_lr": {"dataset": "mnist-5k", "epochs": 1}}
     with (
         mock.patch.dict(os.environ, {"LABKIT_RUNS": str(folder / "runs")}),
-        mock.patch.object(report, "notebook_folder", lambda: folder),
-        mock.patch.object(report, "plan", lambda *_: plans),
+        mock.patch.object(build, "notebook_folder", lambda: folder),
+        mock.patch.object(build, "plan", lambda *_: plans),
     ):
-        return report.build(folder / "out")
+        return build.build(folder / "out")
 
 
 def alter_page(text: str, chance: random.Random) -> tuple[str, str]:
@@ -488,8 +492,8 @@ def alter_manifest(manifest: dict[str, Any], chance: random.Random) -> str:
 def alter(folder: Path, times: int, chance: random.Random) -> Counter[str]:
     """Alter a page or its manifest, which is made to fit or is gone; each must be noticed."""
     page = short_report(folder)
-    evidence = report.evidence(page)
-    good = {path: path.read_text("utf-8") for path in (page, evidence / report.MANIFEST)}
+    evidence = build.evidence(page)
+    good = {path: path.read_text("utf-8") for path in (page, evidence / build.MANIFEST)}
     counts: Counter[str] = Counter()
     remade: dict[str, Any] = {}
 
@@ -504,25 +508,25 @@ def alter(folder: Path, times: int, chance: random.Random) -> Counter[str]:
 
     with (
         mock.patch.dict(os.environ, {"LABKIT_RUNS": str(folder / "runs")}),
-        mock.patch.object(report, "notebook_folder", lambda: folder),
+        mock.patch.object(build, "notebook_folder", lambda: folder),
         mock.patch.object(verify, "again", once),
     ):
         assert verify.verify(page).problems == []
         for _ in range(times):
-            text, manifest = good[page], json.loads(good[evidence / report.MANIFEST])
+            text, manifest = good[page], json.loads(good[evidence / build.MANIFEST])
             if chance.random() < 0.3:
                 what = f"manifest{alter_manifest(manifest, chance)}"
                 page.write_text(text, "utf-8")
-                (evidence / report.MANIFEST).write_text(json.dumps(manifest))
+                (evidence / build.MANIFEST).write_text(json.dumps(manifest))
                 way = "manifest"
             else:
                 text, way = alter_page(text, chance)
                 page.write_text(text, "utf-8")
-                manifest["files"][report.PAGE] = report.checksum(page)
-                (evidence / report.MANIFEST).write_text(json.dumps(manifest))
+                manifest["files"][build.PAGE] = build.checksum(page)
+                (evidence / build.MANIFEST).write_text(json.dumps(manifest))
                 what = f"page, {way}"
                 if chance.random() < 0.5:
-                    (evidence / report.MANIFEST).unlink()
+                    (evidence / build.MANIFEST).unlink()
                     what += ", no manifest"
             if verify.verify(page).problems:
                 counts[f"noticed: {way}"] += 1

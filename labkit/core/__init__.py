@@ -1,0 +1,1 @@
+"""What one training is; imports nothing else of labkit."""

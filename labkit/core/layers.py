@@ -1,0 +1,87 @@
+"""What an image passes through in a network, and which of the weights it can reach."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+
+def live_taps(conv: nn.Conv2d, size: torch.Size, outputs: torch.Size) -> list[range]:
+    """The rows and the columns of a convolution's kernel that ever meet a pixel.
+
+    The others only ever meet the zeros of the padding: whatever they hold acts on nothing, and
+    their gradient is zero. On a map of one pixel a padded 3×3 kernel has one live tap of nine.
+
+    Args:
+        size: of the map that comes in, (H, W); `outputs` of the one that goes out.
+    """
+    live = []
+    for axis, pixels in enumerate(size):
+        stride, padding = conv.stride[axis], conv.padding[axis]
+        first = [output * stride - padding for output in range(outputs[axis])]  # under tap 0
+        taps = range(conv.kernel_size[axis])
+        met = [tap for tap in taps if any(0 <= pixel + tap < pixels for pixel in first)]
+        live.append(range(met[0], met[-1] + 1))
+    return live
+
+
+def probe(
+    model: nn.Module, input_shape: tuple[int, int, int]
+) -> list[tuple[str, nn.Module, torch.Size, torch.Size]]:
+    """What an image of `input_shape` (C, H, W) passes through, in that order.
+
+    Of each call of a module without children: its name, the module, and the shapes of what goes
+    in and what comes out, both without the batch.
+    """
+    calls: list[tuple[str, nn.Module, torch.Size, torch.Size]] = []
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        return lambda module, inputs, output: calls.append(
+            (name, module, inputs[0].shape[1:], output.shape[1:])
+        )
+
+    leaves = [(name, m) for name, m in model.named_modules() if not any(m.children())]
+    hooks = [module.register_forward_hook(note(name)) for name, module in leaves]
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(next(model.parameters()).new_zeros(1, *input_shape))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> pd.DataFrame:
+    """Every module that computes, in execution order, for one image of `input_shape` (C, H, W).
+
+    Columns: `name`, `kind`, `kernel` and `stride` (pixels; 0 where there is none), `output_shape`
+    (C, H, W), `parameters`, `can_learn` (those of them that the images can reach, see
+    `live_taps`) and `multiply_adds` (of convolutions and the linear layer, for one image; other
+    layers count 0, as is usual).
+    """
+    rows = []
+    for name, module, before, after in probe(model, input_shape):
+        kernel = getattr(module, "kernel_size", 0)
+        stride = getattr(module, "stride", 0)
+        weight = getattr(module, "weight", None)
+        multiplies = isinstance(module, nn.Conv2d | nn.Linear)
+        parameters = can_learn = sum(p.numel() for p in module.parameters())
+        if isinstance(module, nn.Conv2d):
+            height, width = map(len, live_taps(module, before[1:], after[1:]))
+            can_learn = weight[:, :, 0, 0].numel() * height * width
+        rows.append(
+            {
+                "name": name,
+                "kind": type(module).__name__,
+                "kernel": kernel[0] if isinstance(kernel, tuple) else kernel,
+                "stride": stride[0] if isinstance(stride, tuple) else stride,
+                "output_shape": tuple(after),
+                "parameters": parameters,
+                "can_learn": can_learn,
+                "multiply_adds": weight.numel() * after[1:].numel() if multiplies else 0,
+            }
+        )
+    return pd.DataFrame(rows)

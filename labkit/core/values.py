@@ -1,0 +1,71 @@
+"""Readers of values: each gives what was meant, or raises a sentence on what may stand there."""
+
+import difflib
+import math
+from collections.abc import Collection, Iterable
+from typing import Any
+
+
+class LabkitError(Exception):
+    """Something the user can put right; its text is one sentence that says how."""
+
+
+class ConfigError(LabkitError, ValueError):
+    """A setting that names no possible run."""
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> str:
+    """`value` if it is one of `allowed`, letter case and spaces aside; else a `ConfigError`."""
+    text = str(value).strip().lower()
+    if text in allowed:
+        return text
+    near = difflib.get_close_matches(text, allowed, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.{hint}")
+
+
+def number(name: str, value: Any, *, above: float | None = None, least: float = -math.inf) -> float:
+    """`value` as a finite float greater than `above` and at least `least`; else a `ConfigError`."""
+    allowed = f"a number above {above:g}" if above is not None else f"a number of {least:g} or more"
+    try:
+        result = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        result = math.nan
+    if not math.isfinite(result) or result < least or (above is not None and result <= above):
+        raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
+    return result + 0.0  # no -0.0, which is equal but has another name
+
+
+def whole(name: str, value: Any, *, least: int = 1, most: int = 2**63 - 1) -> int:
+    """`value` as an int; takes `1e3`, `1000.0` and `"1000"` as the 1000 that they mean."""
+    upper = f" and at most {most}" if most < 2**31 else ""
+    allowed = f"a whole number of {least} or more{upper}"
+    try:
+        result = int(value) if isinstance(value, int | str) else None
+    except ValueError:  # text such as "1e3"
+        result = None
+    try:
+        if result is None and float(value).is_integer():
+            result = int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    if result is None or isinstance(value, bool) or not least <= result <= most:
+        raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
+    return result
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool; papermill hands over `-p retrain false` as the text "false"."""
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise ConfigError(f"{name} is {value!r}; it must be true or false.") from None
+
+
+def names(name: str, value: Any, allowed: Collection[str]) -> tuple[str, ...]:
+    """Several of `allowed`, as a list or as text with commas or spaces between them."""
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(parts, Iterable) or not (parts := list(parts)):
+        raise ConfigError(f"{name} is {value!r}; it must name some of {', '.join(allowed)}.")
+    return tuple(choice(name, part, allowed) for part in parts)

@@ -1,0 +1,137 @@
+"""Which recipe was it? The original names neither optimizer, weight decay, initialisation nor the
+scale of the pixels: candidates, and how far the training losses of each are from the printed ones.
+
+Only training losses are compared, so that no test figure chooses a recipe.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from labkit.core.config import Config
+from labkit.judge import original
+from labkit.store.run import Run, Runs, finite
+
+#: The fields that a recipe decides; the others are the section's.
+FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool")
+#: What each candidate changes of the default: one thing, or two that the shortest code has.
+CANDIDATES = (
+    {},
+    {"weight_decay": 1e-5},
+    {"weight_decay": 1e-4},
+    {"weight_decay": 5e-4},
+    {"init": "default"},
+    {"normalization": "0-1"},
+    {"init": "default", "normalization": "0-1"},
+    {"max_pool": False},
+    {"optimizer": "momentum"},
+    {"optimizer": "sgd"},
+)
+#: Of each section, how many epochs are compared: where the candidates differ most for the time.
+EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
+#: The section whose loss drifts upwards, and from which epoch to which the original's does. The
+#: default is trained there as long, and so is what changes the weight decay, which may be behind
+#: it, or the pixels, which came nearest in the first epochs.
+RISING, RISE = "3.1", (1, 9)
+AS_LONG = {"weight_decay", "normalization"}
+
+
+def name(config: Config) -> str:
+    """A recipe in words: all that decides a training, but for what the original varies."""
+    usual = ["Adam"] if config.optimizer == "adam" else []
+    return ", ".join([*usual, *config.unusual("epoch_accuracy")])
+
+
+def settings(
+    dataset: str, candidates: Iterable[dict[str, object]] = CANDIDATES
+) -> dict[str, Config]:
+    """The trainings that tell the candidates apart, labelled by recipe and section."""
+    found = {}
+    for changes in candidates:
+        for section in original.SECTIONS:
+            if section.number in EPOCHS:
+                near = not changes or AS_LONG & set(changes)
+                whole = bool(section.number == RISING and near)
+                config = Config(
+                    dataset=dataset,
+                    epochs=RISE[1] + 1 if whole else EPOCHS[section.number],
+                    activation=section.activation,
+                    lr=section.lr,
+                    batch_size=section.batch_size,
+                    epoch_accuracy=whole,  # the same runs as the report's own
+                    **changes,
+                )
+                found[f"{name(config)}: {section.name}"] = config
+    return found
+
+
+def curves(runs: Runs) -> dict[str, dict[str, list[Run]]]:
+    """The runs by recipe and by the original's section; those that diverged are left out."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for group in finite(runs).values():
+        for run in group:
+            if section := original.section_of(run.config):
+                of_recipe = found.setdefault(name(run.config), {})
+                of_recipe.setdefault(section.number, []).append(run)
+    return found
+
+
+def rises(runs: Runs) -> dict[str, list[float]]:
+    """Recipe → of each of its runs that are long enough, by which factor the loss of section
+    `RISING` changes over the epochs of `RISE`."""
+    first, last = RISE
+    found = {
+        recipe: [
+            float(run.history["loss"][last] / run.history["loss"][first])
+            for run in by_section.get(RISING, [])
+            if len(run.history) > last
+        ]
+        for recipe, by_section in curves(runs).items()
+    }
+    return {recipe: factors for recipe, factors in found.items() if factors}
+
+
+def distances(runs: Runs) -> pd.DataFrame:
+    """How far each recipe's training losses are from the original's, nearest first.
+
+    Of a run: the root mean square over the epochs of ln(ours) - ln(theirs). Of a curve, and of a
+    recipe (`all`): the root mean square over the seeds that all its curves have, and over its
+    curves, each with the same weight; NaN where a curve is missing. `low` and `high` are those of
+    the single seeds. Columns: the sections' numbers, `all`, `low`, `high`, `n` (seeds).
+    """
+    found = curves(runs)
+    numbers = [s.number for s in original.SECTIONS if any(s.number in c for c in found.values())]
+    epochs = {
+        number: min(len(run.history) for c in found.values() for run in c.get(number, []))
+        for number in numbers
+    }
+    rows = {}
+    for recipe, by_section in found.items():
+        off = {
+            number: {
+                run.config.seed: np.sqrt(
+                    np.mean(
+                        np.log(
+                            run.history["loss"].to_numpy()[:length]
+                            / original.numbered(number).epoch_loss[:length]
+                        )
+                        ** 2
+                    )
+                )
+                for run in by_section.get(number, [])
+            }
+            for number, length in epochs.items()
+        }
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in off.values())))
+        each = np.array([[off[number][seed] for number in numbers] for seed in seeds])
+        row = dict.fromkeys([*numbers, "all", "low", "high"], np.nan) | {"n": len(seeds)}
+        if len(seeds):
+            of_seeds = np.sqrt((each**2).mean(1))
+            row |= dict(zip(numbers, np.sqrt((each**2).mean(0)), strict=True))
+            row |= {"all": np.sqrt((each**2).mean()), "low": of_seeds.min(), "high": of_seeds.max()}
+        rows[recipe] = row
+    columns = [*numbers, "all", "low", "high", "n"]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("recipe")
+    frame.attrs["epochs"] = epochs
+    return frame.sort_values("all", kind="stable")

@@ -1,0 +1,199 @@
+"""`run` and `run_all`: from a config to a run, recorded or trained; where all the parts meet."""
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import torch
+
+from labkit.core import data as datasets
+from labkit.core.config import Config, seed_range
+from labkit.core.device import find_device
+from labkit.core.log import say
+from labkit.core.values import ConfigError, flag
+from labkit.lab import workers
+from labkit.lab.training import threads, training
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
+from labkit.store.run import Run, utc_now
+
+
+def run(
+    config: Config,
+    *,
+    device: str = "auto",
+    retrain: bool | str = False,
+    log: str = "epoch",
+    store: Store | None = None,
+) -> Run:
+    """The run of `config`: read from the store, or trained on `device` and kept there.
+
+    A training that was interrupted goes on from its last checkpoint, with as many threads as it
+    began with, and ends with the same bits if the type of machine and the versions are the same
+    too. While another process trains the same run, this one waits for it. Where the store cannot
+    be written the run is trained all the same, and a warning says that it is not kept.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        retrain: train even if the run is recorded; the new run takes the old one's place. A date
+            and time (ISO 8601, UTC) means: if it was recorded before then.
+        log: `epoch` for a line an epoch (in JupyterLab a live curve), `iteration` for the
+            original's line an iteration, `none` for silence.
+        store: where runs are kept; by default this user's.
+
+    Raises:
+        LabkitError: the device or the data is not to be had, the device's memory does not
+            suffice, or the run was recorded by a newer labkit.
+    """
+    return workers.completed(running(config, device, retrain, log, store))
+
+
+def running(
+    config: Config, device: str, retrain: bool | str, log: str, store: Store | None
+) -> workers.Training:
+    """`run`, step by step, so that others can go on in between."""
+    store = store or Store()
+    where = find_device(device)
+    sha256 = datasets.checksum(config.dataset)
+    before = retrain_before(retrain)
+    digest = config.digest(sha256)
+    checkpoint = Checkpoint(store.folder / f"{digest}{SUFFIX}")
+    with contextlib.suppress(DamagedError):
+        if current(found := store.get(digest), before):
+            return already(found, checkpoint, log)
+    with contextlib.ExitStack() as claimed:
+        try:
+            claimed.enter_context(store.claim(digest, log))
+        except StoreError as error:
+            warn(f"{error} Until then the run is trained in memory and not kept.")
+            return (yield from training(config, datasets.load(config.dataset), where, log))
+        try:
+            found = store.get(digest)  # again: another process may have trained it meanwhile
+        except DamagedError as error:
+            set_aside(error)
+            found = None
+        if current(found, before):
+            return already(found, checkpoint, log)
+        # What a retraining may go on from is only what it has begun itself.
+        started = checkpoint.started()  # "" if it cannot be read; then it is not deleted either
+        if started and (
+            (found and found.dated(started, utc_now())) or (before != ALWAYS and started < before)
+        ):
+            checkpoint.remove()
+        data = datasets.load(config.dataset)
+        trained = yield from training(config, data, where, log, checkpoint)
+        try:
+            trained = store.save(trained)
+            checkpoint.remove()
+        except StoreError as error:
+            warn(f"{error} It is in memory alone.")
+        return trained
+
+
+def already(found: Run, checkpoint: Checkpoint, log: str) -> Run:
+    """A recorded run, said to be so; the checkpoint goes that a kill after the end has left."""
+    say(log, f"{found.config.describe()}: recorded {found.provenance['date'][:10]}")
+    with contextlib.suppress(OSError):
+        if checkpoint.started() == found.provenance["date"]:
+            checkpoint.remove()
+    return found
+
+
+def warn(sentence: str) -> None:
+    """Warn of something about the kept runs that does not stop the training."""
+    warnings.warn(sentence, StoreWarning, stacklevel=3)
+
+
+def run_all(
+    settings: Mapping[str, Config],
+    *,
+    seeds: int | Iterable[int] = 1,
+    device: str = "auto",
+    retrain: bool | str = False,
+    log: str = "epoch",
+    store: Store | None = None,
+) -> dict[str, list[Run]]:
+    """The runs of every setting with every seed: label → runs, in the order of the seeds.
+
+    Several that must be trained are trained at once: on a CPU a process and a share of the cores
+    for each, on an NVIDIA GPU in one process. The share follows from all the runs that are asked
+    for, recorded or not: called again after a kill, each ends with the same bits. Asked for
+    alone, a run has all the cores, and so other last bits. The other arguments are those of `run`.
+
+    Args:
+        seeds: how many (the seeds 0, 1, ...) or which.
+
+    Raises:
+        ConfigError: there are no such seeds.
+        LabkitError: as `run`.
+    """
+    chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
+    chosen = chosen or list(seed_range(seeds))
+    groups = {
+        label: [config.replace(seed=seed) for seed in chosen] for label, config in settings.items()
+    }
+    configs = list(dict.fromkeys(config for group in groups.values() for config in group))
+    cores, each = torch.get_num_threads(), workers.threads_each(configs)
+    runs = at_once(configs, each, device, retrain, log, store or Store())
+    for config in configs:
+        if config not in runs:
+            with threads(each if workers.worth(config) else cores):
+                runs[config] = run(config, device=device, retrain=retrain, log=log, store=store)
+    return {label: [runs[config] for config in group] for label, group in groups.items()}
+
+
+def at_once(
+    configs: list[Config], each: int, device: str, retrain: bool | str, log: str, store: Store
+) -> dict[Config, Run]:
+    """Those of the runs that are trained several at a time, on a CPU with `each` so many threads;
+    the others are left out."""
+    where = find_device(device)
+    before = retrain_before(retrain)
+    sha256 = {c.dataset: datasets.checksum(c.dataset) for c in configs}
+    missing = []
+    for config in configs:
+        with contextlib.suppress(DamagedError):
+            if current(store.find(config, sha256[config.dataset]), before):
+                continue
+        missing.append(config)
+    if len(missing) < 2 or where.type not in ("cpu", "cuda"):
+        return {}
+    if where.type == "cpu":
+        return workers.in_processes(missing, each, sha256, store, log, retrain)
+    # By name, so that two processes that share some of the runs never wait for each other.
+    missing.sort(key=lambda config: config.digest(sha256[config.dataset]))
+    named = {"epoch": "named"}.get(log, log)
+    waiting = [running(config, device, retrain, named, store) for config in missing]
+    return dict(zip(missing, workers.in_streams(waiting, where), strict=True))
+
+
+ALWAYS = "9999"  # later than any date: every recorded run is trained again
+
+
+def current(found: Run | None, before: str) -> bool:
+    """Whether there is a run that need not be trained again.
+
+    A date that is still to come is wrong, and does not say that it was trained since `before`.
+    """
+    return found is not None and (not before or found.dated(before, utc_now()))
+
+
+def retrain_before(retrain: bool | str) -> str:
+    """The date before which recorded runs are trained again, as ISO text that can be compared.
+
+    Raises:
+        ConfigError: neither true, false nor a date.
+    """
+    try:
+        if isinstance(retrain, str):
+            date = datetime.fromisoformat(retrain.strip())
+            return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC).isoformat()
+    except ValueError:
+        pass
+    try:
+        return ALWAYS if flag("retrain", retrain) else ""
+    except ConfigError:
+        raise ConfigError(
+            f"retrain is {retrain!r}; it must be true, false or a date as 2026-11-30T18:00."
+        ) from None

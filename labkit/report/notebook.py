@@ -1,0 +1,126 @@
+"""The first cell of a notebook: its parameters checked before anything is trained."""
+
+import ast
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labkit.core.config import ACTIVATIONS, Config, seed_range, vary
+from labkit.core.values import ConfigError, names
+
+
+def smoke() -> bool:
+    """Whether `$LABKIT_SMOKE` asks for one epoch of one seed, to see that everything runs."""
+    return os.environ.get("LABKIT_SMOKE", "") not in ("", "0")
+
+
+def start(
+    *, dataset: Any, epochs: Any, seeds: Any, device: Any, retrain: Any
+) -> tuple[Config, dict[str, Any]]:
+    """The baseline's config, and the options for `run_all`, from a notebook's parameters.
+
+    Raises:
+        LabkitError: a value is not possible, or papermill handed over a parameter that the
+            notebook does not have (papermill itself only warns of that).
+    """
+    from labkit.lab import experiment  # here, since it brings torch along
+
+    check(device=device)
+    base = Config(dataset=dataset, epochs=1 if smoke() else epochs)
+    count = 1 if smoke() else len(seed_range(seeds))
+    experiment.retrain_before(retrain)
+    return base, {"seeds": count, "device": device, "retrain": retrain}
+
+
+def check(*, device: Any) -> None:
+    """Check what papermill handed over, and the device.
+
+    Raises:
+        LabkitError: the notebook has no such parameter, or this machine no such device.
+    """
+    from labkit.core.device import find_device
+
+    check_injected(_cells_so_far())
+    find_device(device)
+
+
+def test_images(base: Config) -> np.ndarray | None:
+    """The test images of the baseline's dataset, uint8 `[n, 28, 28]`; None, with a line that says
+    why, where they are neither on disk nor to be downloaded: the records have none."""
+    from labkit.core import data
+
+    try:
+        return data.load(base.dataset).test.images.numpy()
+    except data.DataError as error:
+        print(f"The images cannot be shown: {error}")
+        return None
+
+
+def compared(
+    base: Config, *, activations: Any = None, lr: Any = None, batch_size: Any = None
+) -> dict[str, Config]:
+    """The settings that a notebook compares: its parameter's values beside the baseline's.
+
+    Raises:
+        ConfigError: a value is not possible, or is the baseline's own.
+    """
+    if activations is not None:
+        return vary(base, activation=names("activations", activations, ACTIVATIONS))
+    if lr is not None:
+        return vary(base, lr=[base.lr, lr])
+    return vary(base, batch_size=[base.batch_size, batch_size])
+
+
+def check_injected(cells: Sequence[str]) -> None:
+    """Refuse a parameter that papermill injected and that no cell before it has set.
+
+    Args:
+        cells: the sources of the cells that ran so far; papermill's own begins with "# Parameters".
+
+    Raises:
+        ConfigError: names the parameter and the nearest right one.
+    """
+    known: set[str] = set()
+    for cell in cells:
+        if cell.startswith("# Parameters\n"):
+            check_names(assigned(cell), known)
+        else:
+            known |= assigned(cell)
+
+
+def check_names(given: set[str], known: set[str]) -> None:
+    """Refuse parameters that are not known.
+
+    Raises:
+        ConfigError: names the first of them and the nearest right one.
+    """
+    for name in sorted(given - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"there is no parameter {name!r}; the parameters are {', '.join(sorted(known))}.{hint}"
+        )
+
+
+def assigned(source: str) -> set[str]:
+    """The names that a cell's top level assigns; none if it is not plain Python (a magic, say)."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return set()
+    found: set[str] = set()
+    for statement in tree.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
+        found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _cells_so_far() -> list[str]:
+    try:
+        return list(get_ipython().user_ns["In"])
+    except NameError:  # not in a notebook
+        return []

@@ -1,0 +1,83 @@
+"""How a table, text or figure was made, stated beside it as data, so that it can be made again."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from labkit.core.config import Config
+from labkit.store.run import Run
+
+#: A notebook's output has its origin under this type, beside its HTML and its plain text.
+MIME = "application/vnd.labkit+json"
+ATTRIBUTE = "data-made"  # the same on a page
+
+P = ParamSpec("P")
+Shown = TypeVar("Shown")  # a frozen dataclass with a field `origin`, or a figure
+
+
+def made(function: Callable[P, Shown]) -> Callable[P, Shown]:
+    """Let what `function` returns state which function made it from which runs and settings."""
+    signature = inspect.signature(function)
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+    @functools.wraps(function)
+    def stating(*args: P.args, **options: P.kwargs) -> Shown:
+        given = signature.bind(*args, **options).arguments
+        origin = {"made by": name, "from": {key: encode(value) for key, value in given.items()}}
+        shown = function(*args, **options)
+        if dataclasses.is_dataclass(shown):
+            return dataclasses.replace(shown, origin=origin)
+        shown.origin = origin
+        return shown
+
+    return stating
+
+
+def encode(value: Any) -> Any:
+    """An argument as JSON; a run is named by its record and the record's checksum, and images by
+    theirs."""
+    if isinstance(value, Run):
+        return {"run": value.digest, "sha256": value.checksum, "recorded": value.recorded}
+    if isinstance(value, Config):
+        return {"config": value.to_dict()}
+    if isinstance(value, np.ndarray):
+        return {"images": hashlib.sha256(value.tobytes()).hexdigest()}
+    if isinstance(value, Mapping):
+        # As pairs: a notebook file has its keys in alphabetical order.
+        return {"settings": [[label, encode(item)] for label, item in value.items()]}
+    return [encode(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def decode(value: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
+    """The argument that `encode` made JSON of; `find` gives the run, or the images, for what names
+    them."""
+    if isinstance(value, list):
+        return [decode(item, find) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "run" in value or "images" in value:
+        return find(value)
+    if "config" in value:
+        return Config(**value["config"])
+    return {label: decode(item, find) for label, item in value["settings"]}
+
+
+def runs_in(origin: Any) -> Iterator[dict[str, Any]]:
+    """The runs that an origin names, each with `run`, `sha256` and `recorded`."""
+    if isinstance(origin, dict) and "sha256" in origin and "run" in origin:
+        yield origin
+    elif isinstance(origin, dict | list):
+        for item in origin.values() if isinstance(origin, dict) else origin:
+            yield from runs_in(item)
+
+
+def marked(html: str, origin: dict[str, Any]) -> str:
+    """HTML that states its origin."""
+    return f'<div {ATTRIBUTE}="{escape(json.dumps(origin), quote=True)}">{html}</div>'
