@@ -283,7 +283,7 @@ def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
     monkeypatch.setattr(
         training, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)
     )
-    config = Config(batch_size=200, epochs=1500)
+    config = Config(batch_size=200, epochs=500)
     experiment.run(config, device="cpu", log="none")
     path = own_store / f"{config.digest('small')}{SUFFIX}"
     time.sleep(1.1)  # dates are in seconds
@@ -292,7 +292,7 @@ def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
         patch.setattr(checkpoint, "OVERHEAD", 1e9)
         patch.setattr(Checkpoint, "due", lambda self: False)
         due = iter(range(10**6))
-        patch.setattr(Checkpoint, "due", lambda self: next(due) == 1200)
+        patch.setattr(Checkpoint, "due", lambda self: next(due) == 400)
         stopped = Checkpoint.save
 
         def stop(self, header, state):
@@ -303,7 +303,7 @@ def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
         with pytest.raises(KeyboardInterrupt):
             experiment.run(config, device="cpu", log="none", retrain=True)
     assert path.read_bytes().index(b"\n", 65) > 1 << 16
-    assert checkpoint.read_header(path)["iterations"] == [1201, 1, 1500]
+    assert checkpoint.read_header(path)["iterations"] == [401, 1, 500]
     statuses = inventory.listing(Store(shipped=None))["status"]
     assert sorted(statuses) == ["complete", "partial, 80% done"]
     again = experiment.run(config, device="cpu", log="none", retrain=True)
