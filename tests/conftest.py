@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import alterations
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,4 +138,4 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def short_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a report of one short notebook, with two runs and something of every kind."""
-    return torture.short_report(tmp_path_factory.mktemp("short"))
+    return alterations.short_report(tmp_path_factory.mktemp("short"))
