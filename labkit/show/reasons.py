@@ -480,12 +480,13 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
                 silent = run.measure(f"{statistics}_silent")[alike].sum()
                 answers = sorted(set(run.predicted(statistics)[alike].tolist()))
                 right = run.right(statistics)[alike].sum()
+                many = "all" if silent == alike.sum() else f"{silent:,}"
                 lines.append(
                     f"**{label}, seed {run.config.seed}, {words}:** {alike.sum():,} of "
                     f"{len(confidence):,} test answers share the confidence {common[0][0]:.8f}, "
-                    f"all “{'” or “'.join(map(str, answers))}”, {right:,} of them right. Every "
-                    f"input of the last layer is exactly zero in {silent:,} of them"
-                    + (", so that its bias alone answers." if silent == alike.sum() else ".")
+                    f"all “{'” or “'.join(map(str, answers))}”, {right:,} of them right. In {many} "
+                    "of them every input of the last layer is exactly zero, so that its bias alone "
+                    "answers."
                 )
     if looked and not lines:
         lines = [f"In none of {looked} networks do {fewest} test answers share a confidence."]
