@@ -11,6 +11,7 @@ INSTALLED := $(VENV)/.installed
 report: $(INSTALLED)  ## run the notebooks and write the page, report/lab-report.html
 	$(BIN)/labkit report --scale $(SCALE) $(ARGS)
 
+test: export OMP_WAIT_POLICY := passive  # threads that wait leave their core to others
 test: $(INSTALLED)  ## the whole suite, the notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
