@@ -88,7 +88,7 @@ def test_code_and_log_are_folded_and_every_figure_says_what_it_shows(soup):
     assert not [pre for pre in soup.find_all("pre") if not pre.find_parent("details")]
     assert not soup.find_all("details", open=True)
     images = soup.find_all("img")
-    assert len(images) == 28
+    assert len(images) == 36
     assert all(len(image.get("alt", "")) > 60 for image in images)
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
 
