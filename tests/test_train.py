@@ -9,6 +9,7 @@ from torch import nn
 from labkit.core import model as models
 from labkit.core.config import Config
 from labkit.core.evaluate import evaluate
+from labkit.core.measures import RUNNING
 from labkit.core.train import fit, make_optimizer
 from labkit.lab.training import train_run
 
@@ -75,9 +76,10 @@ def test_the_record_of_a_run_adds_up(small):
     assert np.allclose(run.history["loss"], run.iteration_loss.astype(np.float64).mean(1))
     assert run.confusion["train"].sum() == 120 and run.confusion["test"].sum() == 50
     last = run.history.iloc[-1]
-    assert last["test_accuracy"] == pytest.approx(run.accuracy("test"))
-    assert last["train_accuracy"] == pytest.approx(run.accuracy("train"))
-    assert run.accuracy("test") == accuracy_score(run.test_labels, run.test_predicted)
+    for split in ("train", "test"):
+        assert last[f"{split}_accuracy"] == pytest.approx(run.accuracy(split, RUNNING))
+        assert last[f"{split}_accuracy_recalibrated"] == pytest.approx(run.accuracy(split))
+    assert run.accuracy("test", RUNNING) == accuracy_score(run.test_labels, run.test_predicted)
 
 
 def test_accuracy_each_epoch_changes_no_number_and_can_be_left_out(small):
