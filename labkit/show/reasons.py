@@ -58,12 +58,14 @@ def stage(layer: str) -> str:
     return layer.split(".")[0].replace("bn1", "conv1")
 
 
-def by_stage(group: Sequence[Run], name: str, axis: str) -> dict[str, np.ndarray]:
-    """Part of the network → the median of a measure over its layers and the runs, `[moments]`."""
+def by_stage(
+    group: Sequence[Run], name: str, axis: str, over: Callable[..., np.ndarray] = np.median
+) -> dict[str, np.ndarray]:
+    """Part of the network → a measure `over` its layers, the median of the runs, `[moments]`."""
     parts = [stage(layer) for layer in group[0].layers[axis]]
     values = stacked(group, name)
     return {
-        part: np.median(values[:, :, [p == part for p in parts]], axis=(0, 2))
+        part: np.median(over(values[:, :, [p == part for p in parts]], axis=2), axis=0)
         for part in dict.fromkeys(parts)
     }
 
@@ -85,11 +87,17 @@ def _against_updates(axes: Axes, **labels: Any) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _lines_by_stage(axes: Axes, group: Sequence[Run], name: str, axis: str) -> list[str]:
+def _lines_by_stage(
+    axes: Axes,
+    group: Sequence[Run],
+    name: str,
+    axis: str,
+    over: Callable[..., np.ndarray] = np.median,
+) -> list[str]:
     """Draw a measure by part of the network; what it comes to, for the alt text."""
     said = []
     places = group[0].measure("update") + 1
-    for index, (part, values) in enumerate(by_stage(group, name, axis).items()):
+    for index, (part, values) in enumerate(by_stage(group, name, axis, over).items()):
         style = {"color": DEPTH[index % len(DEPTH)], "marker": MARKERS[index % len(MARKERS)]}
         axes.plot(places, values, label=part, lw=1.7, ms=4, **style)
         said.append(f"{part} from {values[0]:.2g} to {values[-1]:.2g}")
@@ -129,7 +137,8 @@ def learning(runs: Runs) -> Figure:
 @made
 def lag(runs: Runs) -> Figure:
     """How far each part's running averages are from the statistics of its weights, over training,
-    a panel per setting; see `measures`."""
+    a panel per setting; see `measures`. The largest of the part's layers, since one that is far off
+    suffices to spoil the answers; median of the seeds."""
     found = measured(runs, "lag")
     if not found:
         return missing("The running averages' lag by layer")
@@ -137,12 +146,12 @@ def lag(runs: Runs) -> Figure:
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False).ravel()
     said = []
     for axes, (label, group) in zip(panels, found.items(), strict=True):
-        parts = _lines_by_stage(axes, group, "lag", "normalizations")
+        parts = _lines_by_stage(axes, group, "lag", "normalizations", np.max)
         said.append(f"{label}: {', '.join(parts)}")
         _plain_log(axes)
         _against_updates(axes)
         axes.set_title(f"{label} ({seeds(group)})", loc="left", size=10.5)
-    panels[0].set_ylabel("lag (deviations of the output)")
+    panels[0].set_ylabel("largest lag of a layer (deviations)")
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.alt = (
         "Line charts of the running averages' lag against the number of updates, log axes, by part "
