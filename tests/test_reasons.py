@@ -8,6 +8,7 @@ import pytest
 from conftest import diverged_run, made_up_run
 
 from labkit import conclusions, plots, reasons
+from labkit.core.measures import MEASURES
 
 LAYERS = {
     "weights": ["conv1", "layer1.0.conv1", "layer1.0.conv2", "fc"],
@@ -56,6 +57,22 @@ def runs():
 
 def by_hand(group, name, layers=slice(None)):
     return np.array([run.measures[name][:, layers] for run in group], float)
+
+
+@pytest.mark.parametrize("name", sorted(NEED_MEASURES - {"identical"}))
+def test_a_run_without_its_first_moments_is_left_out(name, runs):
+    """It went on from a checkpoint of before there were measures."""
+    first, *others = runs["relu"]
+    axes = {axis for axis, measure in MEASURES.items() if measure.axes[0] == "moments"}
+    short = {k: array[2:] if k in axes else array for k, array in first.measures.items()}
+    late = dataclasses.replace(first, measures=short)
+    shown = getattr(reasons, name)({"relu": [late, *others]})
+    expected = getattr(reasons, name)({"relu": others})
+    if isinstance(shown, plots.Figure):
+        assert shown.alt == expected.alt
+    else:
+        assert shown.markdown.startswith(expected.markdown)
+        assert "1 run is from before" in shown.markdown
 
 
 @pytest.mark.parametrize("name", [*FIGURES, *WORDS])

@@ -11,6 +11,7 @@ import numpy as np
 #: final weights (`evaluate.recalibrate`), or with the running averages that `model.eval()` takes.
 RECALIBRATED, RUNNING = "recalibrated", "running"
 STATISTICS = (RECALIBRATED, RUNNING)
+NAMES = {RECALIBRATED: "recalibrated", RUNNING: "by running averages"}  # for a reader
 
 #: The bins of `train_confidence`: from 0 on, four for each factor of ten in 1 − confidence.
 CONFIDENCE_EDGES = np.array([*(1 - 10 ** (-np.arange(29) / 4)), 1.0])
@@ -98,6 +99,12 @@ MEASURES = {
         "simple noise scale, in images, is mean tr Σ / mean |G|²",
     ),
 }
+
+
+def kept_as(name: str, statistics: str) -> str:
+    """What a record calls `name` with these statistics: running averages came first, and are
+    called by the name alone."""
+    return name if statistics == RUNNING else f"{name}_{statistics}"
 
 
 def calibration_size(images: int) -> int:

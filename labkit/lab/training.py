@@ -14,7 +14,7 @@ from labkit.core.data import Data
 from labkit.core.device import DeviceError
 from labkit.core.evaluate import NO_ANSWERS, Predictions, predict, twin_of
 from labkit.core.log import say
-from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
+from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS, kept_as
 from labkit.core.train import make_optimizer
 from labkit.lab import progress, streams, workers
 from labkit.lab.diagnostics import Diagnostics
@@ -158,7 +158,7 @@ def training(
     kept.ravel()[lost.argmax() if lost.any() else kept.size :] = np.nan
     columns = [*HISTORY, *RECALIBRATED_HISTORY]
     rows = pd.DataFrame(history, columns=columns, dtype=float).reindex(range(config.epochs))
-    running, recalibrated = answers[RUNNING], answers[RECALIBRATED]
+    tested = answers[RUNNING]["test"]
     seconds = {"seconds": time.perf_counter() - start}
     seconds |= {f"{what}_seconds": taken for what, taken in spent.items()}
     return Run(
@@ -166,11 +166,14 @@ def training(
         data_sha256=data.sha256,
         iteration_loss=kept,
         history=rows.assign(epoch=range(config.epochs)),
-        confusion={split: said.confusion() for split, said in running.items()}
-        | {f"{split}_{RECALIBRATED}": said.confusion() for split, said in recalibrated.items()},
-        test_labels=running["test"].labels,
-        test_predicted=running["test"].predicted,
-        test_confidence=running["test"].confidence,
+        confusion={
+            kept_as(split, statistics): answers[statistics][split].confusion()
+            for statistics in (RUNNING, RECALIBRATED)
+            for split in ("train", "test")
+        },
+        test_labels=tested.labels,
+        test_predicted=tested.predicted,
+        test_confidence=tested.confidence,
         measures=measures | answer_measures(answers),
         layers=diagnostics.layers if measures else {},
         provenance=header["provenance"] | {k: round(v, 2) for k, v in seconds.items()},
@@ -180,7 +183,7 @@ def training(
 def accuracies(answers: dict[str, dict[str, Predictions]]) -> dict[str, float]:
     """The accuracies of a row of `Run.history`."""
     return {
-        f"{split}_accuracy" + f"_{statistics}" * (statistics != RUNNING): said.accuracy()
+        kept_as(f"{split}_accuracy", statistics): said.accuracy()
         for statistics, by_split in answers.items()
         for split, said in by_split.items()
     }

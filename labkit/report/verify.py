@@ -29,7 +29,7 @@ from PIL import Image
 from labkit.core.config import DATASETS
 from labkit.core.data import CHECKSUMS
 from labkit.core.log import plain
-from labkit.core.measures import RUNNING, STATISTICS, sample_size
+from labkit.core.measures import STATISTICS, kept_as, sample_size
 from labkit.core.values import LabkitError
 from labkit.report import build
 from labkit.show import conclusions, plots, reasons, remake, tables
@@ -591,8 +591,8 @@ def _misfits(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             )
     for statistics in STATISTICS:
         for split, images in sizes.items():
-            ending = f"_{statistics}" * (statistics != RUNNING)
-            place, column = f"confusion.{split}{ending}", f"{split}_accuracy{ending}"
+            place = f"confusion.{kept_as(split, statistics)}"
+            column = kept_as(f"{split}_accuracy", statistics)
             counts = run.counts(split, statistics)
             total, right = counts.sum(), np.trace(counts)
             if known and total and total != images:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from labkit.core.measures import RECALIBRATED, RUNNING
+from labkit.core.measures import NAMES, RUNNING
 from labkit.show.conclusions import Text
 from labkit.show.plots import (
     COLORS,
@@ -30,17 +30,22 @@ from labkit.store.run import Run, Runs, finite
 
 #: Depth is drawn from light to dark.
 DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")
-WORDS = {RECALIBRATED: "recalibrated", RUNNING: "by running averages"}
 
 
 def measured(runs: Runs, *names: str) -> dict[str, list[Run]]:
     """The runs that have all these measures and did not diverge, without settings of which none is
-    left."""
-    kept = {
-        label: [run for run in group if all(run.measure(name).size for name in names)]
-        for label, group in finite(runs).items()
-    }
-    return {label: group for label, group in kept.items() if group}
+    left.
+
+    Of a setting, those with as many moments as the most have: one that went on from a checkpoint
+    of before there were measures lacks its first.
+    """
+    found = {}
+    for label, group in finite(runs).items():
+        kept = [run for run in group if all(run.measure(name).size for name in names)]
+        most = max((len(run.measure(names[0])) for run in kept), default=0)
+        if kept := [run for run in kept if len(run.measure(names[0])) == most]:
+            found[label] = kept
+    return found
 
 
 def missing(what: str) -> Figure:
@@ -160,34 +165,30 @@ def lag(runs: Runs) -> Figure:
     return figure
 
 
-def _over_layers(
-    runs: Runs, name: str, axis: str, title: str, draw: Callable[[Axes, Any, Any, dict], None]
+def _first_and_last(
+    found: dict[str, np.ndarray], layers: Sequence[str], titles: tuple[str, str]
 ) -> Figure:
-    """A measure by layer, before the first update and at the last moment, a line per setting."""
+    """A measure by layer, before the first update and at the last moment, a line per setting.
+
+    Args:
+        found: what a line is called → the measure, `[runs, moments, layers]`.
+    """
     figure = _figure(9.5, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
-    said = []
-    for axes, moment, when in zip(
-        panels, (0, -1), ("before the first", "at the last"), strict=True
-    ):
-        for index, (label, group) in enumerate(runs.items()):
-            values = np.median(stacked(group, name)[:, moment], axis=0)
+    for axes, moment, title in zip(panels, (0, -1), titles, strict=True):
+        for index, (label, values) in enumerate(found.items()):
             style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
-            style["ls"] = LINES[index % len(LINES)]
-            draw(axes, np.arange(len(values)), values, style | {"label": label, "lw": 1.5, "ms": 5})
-            said.append(
-                f"{label} {when} update {values[0]:.2g} in the first layer, "
-                f"{values[-1]:.2g} in the last"
-            )
-        layers = group[0].layers[axis]
+            style |= {"ls": LINES[index % len(LINES)], "lw": 1.5, "ms": 5, "label": label}
+            axes.plot(np.median(values[:, moment], axis=0), **style)
         _tidy(axes)
         axes.set_xticks(range(len(layers)), layers, rotation=90, size=7.5)
-        axes.set_title(f"{title}, {when} update", loc="left", size=10.5)
+        axes.set_title(title, loc="left", size=10.5)
     panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    many = "; ".join(f"{label}: {seeds(group)}" for label, group in runs.items())
-    figure.supxlabel(f"layer, in the order in which an image passes them; {many}", size=9)
-    figure.alt = f"Line charts by layer, {title.lower()}: {'; '.join(said)}."
     return figure
+
+
+#: What the two moments are called, first and last.
+MOMENTS = {0: "before the first update", -1: "at the last update"}
 
 
 @made
@@ -196,12 +197,21 @@ def reaching(runs: Runs) -> Figure:
     found = measured(runs, "gradient_norm")
     if not found:
         return missing("The gradient by layer")
-
-    def draw(axes: Axes, places: Any, values: Any, style: dict) -> None:
-        axes.semilogy(places, values, **style)
-
-    figure = _over_layers(found, "gradient_norm", "weights", "Gradient norm", draw)
+    values = {label: stacked(group, "gradient_norm") for label, group in found.items()}
+    layers = next(iter(found.values()))[0].layers["weights"]
+    figure = _first_and_last(values, layers, tuple(f"Gradient norm, {w}" for w in MOMENTS.values()))
+    for axes in figure.axes:
+        axes.set_yscale("log")
     figure.axes[0].set_ylabel("norm of the gradient (nats per unit)")
+    many = "; ".join(f"{label}: {seeds(group)}" for label, group in found.items())
+    figure.supxlabel(f"layer, in the order in which an image passes them; {many}", size=9)
+    said = [
+        f"{label} {when} {middle[0]:.2g} in the first layer, {middle[-1]:.2g} in the last"
+        for moment, when in MOMENTS.items()
+        for label, of_runs in values.items()
+        for middle in [np.median(of_runs[:, moment], axis=0)]
+    ]
+    figure.alt = f"Line charts by layer, gradient norm: {'; '.join(said)}."
     return figure
 
 
@@ -209,33 +219,30 @@ def reaching(runs: Runs) -> Figure:
 def inactive(runs: Runs) -> Figure:
     """What share of each layer's outputs is saturated (sigmoid, tanh) or of its channels dead
     (ReLU), before the first update and at the last moment; see `measures`."""
-    kinds = {"dead": "ReLU: dead channels", "saturated": "saturated outputs"}
+    by_kind = {kind: measured(runs, kind) for kind in ("dead", "saturated")}
     found = {
-        label: (kind, group) for kind in kinds for label, group in measured(runs, kind).items()
+        (label, kind): groups[label]
+        for label in runs
+        for kind, groups in by_kind.items()
+        if label in groups
     }
-    found = {label: found[label] for label in runs if label in found}
     if not found:
         return missing("Dead and saturated units")
-    figure = _figure(9.5, 4.2)
-    panels = figure.subplots(1, 2, sharey=True)
-    said = []
-    for axes, moment, when in zip(
-        panels, (0, -1), ("before the first", "at the last"), strict=True
-    ):
-        for index, (label, (kind, group)) in enumerate(found.items()):
-            values = np.median(stacked(group, kind)[:, moment], axis=0)
-            style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
-            name = f"{label}, {kind} ({seeds(group)})"
-            axes.plot(values, label=name, ls=LINES[index % len(LINES)], lw=1.5, ms=5, **style)
-            said.append(f"{label}, {kind}, {when} update: at most {values.max():.1%}")
-        _tidy(axes)
+    values = {names: stacked(group, names[1]) for names, group in found.items()}
+    figure = _first_and_last(
+        {f"{', '.join(names)} ({seeds(found[names])})": values[names] for names in found},
+        next(iter(found.values()))[0].layers["activations"],
+        tuple(when.capitalize() for when in MOMENTS.values()),
+    )
+    for axes in figure.axes:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        layers = group[0].layers["activations"]
-        axes.set_xticks(range(len(layers)), layers, rotation=90, size=7.5)
-        axes.set_title(f"{when.capitalize()} update", loc="left", size=10.5)
-    panels[0].set_ylabel("share of the layer's outputs")
-    panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.axes[0].set_ylabel("share of the layer's outputs")
     figure.supxlabel("activation behind the layer, in the order of the network", size=9)
+    said = [
+        f"{label}, {kind}, {when}: at most {np.median(of_runs[:, moment], axis=0).max():.1%}"
+        for moment, when in MOMENTS.items()
+        for (label, kind), of_runs in values.items()
+    ]
     figure.alt = f"Line charts of dead and saturated outputs by layer. {'; '.join(said)}."
     return figure
 
@@ -298,12 +305,12 @@ def progress(runs: Runs) -> Figure:
     panels = figure.subplots(1, 3, sharey=True)
     said = []
     for index, (label, group) in enumerate(found.items()):
-        epochs, updates = group[0].iteration_loss.shape
+        updates = group[0].iteration_loss.shape[1]
         losses = np.median([run.iteration_loss.ravel() for run in group], axis=0)
         mean = smooth(losses, max(3, updates // 4))
         done = np.arange(1, losses.size + 1)
         seconds = np.median([run.history["seconds"] for run in group], axis=0)
-        clock = np.interp(done, np.arange(epochs + 1) * updates, [0, *np.cumsum(seconds)])
+        clock = clocked(done, updates, seconds)
         style = {"color": COLORS[index % len(COLORS)], "ls": LINES[index % len(LINES)], "lw": 1.7}
         for axes, places in zip(panels, (done / updates, done, clock), strict=True):
             axes.plot(places, mean, label=f"{label} ({seeds(group)})", **style)
@@ -320,6 +327,12 @@ def progress(runs: Runs) -> Figure:
         f"{'; '.join(said)}."
     )
     return figure
+
+
+def clocked(done: int | np.ndarray, updates: int, seconds: Sequence[float]) -> np.ndarray:
+    """Seconds of training until so many updates are done, of which an epoch has `updates` and
+    takes `seconds`."""
+    return np.interp(done, np.arange(len(seconds) + 1) * updates, [0, *np.cumsum(seconds)])
 
 
 def noise_scale(group: Sequence[Run], chosen: slice | np.ndarray = slice(None)) -> float:
@@ -351,7 +364,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         ]
         images = group[0].config.batch_size
         color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        epochs = (updates + 1) * images / group[0].iteration_loss.shape[1] / images
+        epochs = (updates + 1) / group[0].iteration_loss.shape[1]
         axes.plot(
             epochs,
             scales,
@@ -480,7 +493,7 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
     for label, group in measured(runs, f"{RUNNING}_silent").items():
         for run in group:
             looked += 1
-            for statistics, words in WORDS.items():
+            for statistics, words in NAMES.items():
                 confidence = run.confidence(statistics)
                 common = Counter(confidence[confidence < 0.9999].tolist()).most_common(1)
                 if not common or common[0][1] < fewest:
@@ -523,14 +536,13 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
 
 def _taken(run: Run, loss: float) -> tuple[float, int, float] | None:
     """Epochs, updates and seconds until the loss is reached; None if it never is."""
-    epochs, updates = run.iteration_loss.shape
+    updates = run.iteration_loss.shape[1]
     mean = smooth(run.iteration_loss.ravel(), max(3, updates // 4))
     below = np.flatnonzero(mean <= loss)
     if not len(below):
         return None
     done = int(below[0]) + 1
-    clock = [0, *np.cumsum(run.history["seconds"])]
-    return done / updates, done, float(np.interp(done, np.arange(epochs + 1) * updates, clock))
+    return done / updates, done, float(clocked(done, updates, run.history["seconds"]))
 
 
 @made

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.core.config import DATASETS, Config, scale_name
-from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
+from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.judge import claims, original, recipes, stats
 from labkit.show.remake import MIME, made
 from labkit.store.run import (
@@ -31,7 +31,6 @@ from labkit.store.run import (
 )
 
 #: What an accuracy rests on, in a head or a caption.
-NAMES = {RECALIBRATED: "recalibrated", RUNNING: "by running averages"}
 
 
 @dataclass(frozen=True)

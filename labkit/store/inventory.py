@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from labkit.core.config import RECIPE, Config
 from labkit.core.log import plain
-from labkit.core.measures import RECALIBRATED, RUNNING
+from labkit.core.measures import RECALIBRATED, RUNNING, kept_as
 from labkit.core.values import LabkitError
 from labkit.store.checkpoint import SUFFIX, header_of
 from labkit.store.folder import SHIPPED, DamagedError, Store, StoreError, lock_of, whole
@@ -18,7 +18,7 @@ from labkit.store.run import utc_now
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
 ACCURACIES = {
-    f"{split}_accuracy" + f"_{statistics}" * (statistics != RUNNING): (split, statistics)
+    kept_as(f"{split}_accuracy", statistics): (split, statistics)
     for statistics in (RUNNING, RECALIBRATED)
     for split in ("train", "test")
 }

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from labkit.core.config import Config
-from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING
+from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING, kept_as
 
 #: The columns of `Run.history` that every record has; a later one has those below as well.
 HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
-RECALIBRATED_HISTORY = ["train_accuracy_recalibrated", "test_accuracy_recalibrated"]
+RECALIBRATED_HISTORY = [kept_as(name, RECALIBRATED) for name in HISTORY if "accuracy" in name]
 
 #: For the caption of whatever shows both kinds of statistics.
 BOTH = (
@@ -81,8 +81,7 @@ class Run:
 
     def counts(self, split: str, statistics: str = RECALIBRATED) -> np.ndarray:
         """Confusion counts `[10, 10]` on "train" or "test"; all zero where there are no answers."""
-        name = split if statistics == RUNNING else f"{split}_{statistics}"
-        return self.confusion.get(name, np.zeros((10, 10), int))
+        return self.confusion.get(kept_as(split, statistics), np.zeros((10, 10), int))
 
     def predicted(self, statistics: str = RECALIBRATED) -> np.ndarray:
         """The class that each test image is taken for, uint8 `[n]`."""
@@ -120,7 +119,7 @@ class Run:
 
     def accuracies(self, split: str, statistics: str = RECALIBRATED) -> np.ndarray:
         """The same after every epoch, `[epochs]`; NaN where it was not measured."""
-        name = f"{split}_accuracy" + f"_{statistics}" * (statistics != RUNNING)
+        name = kept_as(f"{split}_accuracy", statistics)
         found = self.history.get(name, self.history["loss"] * np.nan).to_numpy(float, copy=True)
         found[-1] = self.accuracy(split, statistics)
         return found
