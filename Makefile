@@ -27,7 +27,7 @@ notebooks: $(INSTALLED)  ## execute the notebooks in place, as they are committe
 
 bench: $(INSTALLED)  ## labkit's speed beside other training loops; half an hour in which nothing else may run
 	$(BIN)/python -m pip install --quiet --editable '.[dev,pinned,bench]'
-	$(BIN)/python tests/bench.py $(ARGS)
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 clean:  ## remove the environment and the report; recorded runs stay
 	rm -rf $(VENV) report

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import diverged_run, made_up_run
+from helpers import diverged_run, made_up_run
 
 from labkit import conclusions, tables
 from labkit.core.values import ConfigError

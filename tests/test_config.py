@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import made_up_run
+from helpers import made_up_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

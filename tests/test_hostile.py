@@ -16,8 +16,7 @@ import pytest
 import torch
 import torture
 from click.testing import CliRunner
-from conftest import made_up_run
-from test_store import forge, npz
+from helpers import forge, made_up_run, npz
 
 from labkit import tables
 from labkit.__main__ import cli

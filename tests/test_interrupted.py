@@ -1,6 +1,6 @@
 """Trainings that are killed, run out of memory or of disk: what goes on where, and what is said.
 
-The same at length is `tests/torture.py`.
+The same at length is `tests/benchmarks/torture.py`.
 """
 
 import itertools
@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torture
-from conftest import made_up_run
-from test_store import Bomb, RestrictedFileSize
+from helpers import Bomb, RestrictedFileSize, interrupted, made_up_run
 
 from labkit.core import model as models
 from labkit.core.config import Config
@@ -65,7 +64,7 @@ def test_no_damage_gives_a_wrong_number(tmp_path, chance):
 def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path):
     """The same kernel goes on after an interrupt, and a new one after the old one's death."""
     source = textwrap.dedent(f"""
-        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import sys; sys.path.insert(0, {str(Path(torture.__file__).parent)!r})
         from pathlib import Path
         import torture
         run = torture.train_here(Path({str(tmp_path / "runs")!r}))
@@ -132,24 +131,6 @@ def test_fit_goes_on_in_the_middle_of_an_epoch_with_the_same_bits(small, optimiz
 def often(monkeypatch):
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
     monkeypatch.setattr(checkpoint, "OVERHEAD", 1e9)
-
-
-def interrupted(config, small, path, at, monkeypatch, device=CPU):
-    """A checkpoint of `config` after `at` iterations."""
-    saves = []
-
-    def stop_at(self, header, state):
-        save(self, header, state)
-        saves.append(header["iterations"][0])
-        if saves[-1] == at:
-            raise KeyboardInterrupt
-
-    save = Checkpoint.save
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", stop_at)
-        with pytest.raises(KeyboardInterrupt):
-            train_run(config, small, device, checkpoint=Checkpoint(path))
-    return Checkpoint(path)
 
 
 def test_a_run_goes_on_and_says_when_it_was_taken_up(small, often, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torture
 from click.testing import CliRunner
-from conftest import made_up_run
+from helpers import made_up_run
 
 from labkit.__main__ import cli
 from labkit.core.values import LabkitError

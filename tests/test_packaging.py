@@ -49,7 +49,7 @@ def test_training_needs_no_matplotlib():
 def test_the_readmes_example_works_as_written(monkeypatch):
     import re
 
-    from conftest import made_up_run
+    from helpers import made_up_run
 
     monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: "made up")
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 import torture
-from conftest import made_up_run
+from helpers import made_up_run
 
 from labkit.core.config import Config, vary
 from labkit.core.data import CHECKSUMS

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import diverged_run, made_up_run
+from helpers import diverged_run, made_up_run
 
 from labkit import conclusions, plots, reasons
 from labkit.core.measures import MEASURES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from conftest import diverged_run, made_up_run
+from helpers import diverged_run, made_up_run
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
 from labkit import conclusions, plots, tables

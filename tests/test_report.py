@@ -14,9 +14,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
-from conftest import made_up_run
 from filelock import FileLock
-from test_store import RestrictedFileSize
+from helpers import RestrictedFileSize, made_up_run
 
 from labkit import recipes
 from labkit.__main__ import cli

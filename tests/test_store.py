@@ -1,8 +1,6 @@
 """The store: what is kept comes back as it was, or not at all; and who trains what when."""
 
 import dataclasses
-import hashlib
-import io
 import json
 import os
 import subprocess
@@ -10,13 +8,12 @@ import sys
 import textwrap
 import threading
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torture
-from conftest import made_up_run
+from helpers import Bomb, RestrictedFileSize, forge, made_up_run, npz
 
 from labkit import tables
 from labkit.core.config import Config
@@ -27,7 +24,6 @@ from labkit.report.verify import record_problems
 from labkit.store import inventory
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import (
-    ARRAYS,
     DamagedError,
     Store,
     StoreError,
@@ -41,39 +37,6 @@ from labkit.store.folder import (
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "kept", shipped=None)
-
-
-def npz(run, replaced=None, **arrays):
-    """The arrays of a run as they are kept; with others, without those that are None, or with the
-    bytes of some members replaced."""
-    kept = {name: getattr(run, name) for name in ARRAYS} | arrays
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in kept.items():
-            content = io.BytesIO()
-            np.save(content, 0 if array is None else array)
-            if array is not None:
-                archive.writestr(
-                    f"{name}.npy", (replaced or {}).get(f"{name}.npy") or content.getvalue()
-                )
-    return buffer.getvalue()
-
-
-def forge(store, run, change=None, packed=None, stated=True):
-    """Change the record of `run` or its arrays, and state every name and checksum to fit."""
-    path = store.folder / f"{run.digest}.json"
-    record = json.loads(path.read_text())
-    if packed is not None:
-        sha256 = hashlib.sha256(packed).hexdigest()
-        (store.folder / record["arrays"]["file"]).unlink(missing_ok=True)
-        record["arrays"] = {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256}
-        (store.folder / record["arrays"]["file"]).write_bytes(packed)
-    if change:
-        changed = change(record)
-        record = changed if isinstance(changed, dict) and "format" in changed else record
-    if stated:
-        record["sha256"] = checksum(record)
-    path.write_text(json.dumps(record, indent=1))
 
 
 def test_a_run_comes_back_as_it_was_kept(store):
@@ -249,13 +212,6 @@ def test_records_are_read_without_executing_anything(store):
         store.get(run.digest)
 
 
-class Bomb:
-    """Fails the test when it is unpickled."""
-
-    def __reduce__(self):
-        return pytest.fail, ("it was executed",)
-
-
 def test_several_folders_are_read_and_the_first_is_written(tmp_path, monkeypatch):
     run = made_up_run()
     Store(tmp_path / "second", shipped=None).save(run)
@@ -323,7 +279,7 @@ def test_a_record_that_is_being_replaced_is_read_all_the_same(tmp_path):
     source = """
         import os, sys
         from pathlib import Path
-        from conftest import made_up_run
+        from helpers import made_up_run
         from labkit.store.folder import Store
         os.fsync = lambda file: None  # only a power cut needs it
         store = Store(Path(sys.argv[1]), shipped=None)
@@ -383,23 +339,6 @@ def test_a_full_disk_keeps_what_was_there_and_the_run_in_memory(store, monkeypat
         run = experiment.run(Config(epochs=1), device="cpu", store=store, retrain=True)
     assert len(trained) == 2 and not run.recorded
     assert {path: path.read_bytes() for path in store.folder.glob("[!.]*")} == content
-
-
-class RestrictedFileSize:
-    """The system refuses to write files of more than so many bytes, as it does on a full disk."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __enter__(self) -> None:
-        resource = pytest.importorskip("resource")
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_: object) -> None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
 def test_write_atomically_replaces_in_one_step_and_leaves_nothing_else(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_interrupted import interrupted
+from helpers import interrupted
 from torture import dropping, same
 
 from labkit.core import model

@@ -11,7 +11,7 @@ from html import escape
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import made_up_run
+from helpers import made_up_run
 
 from labkit import conclusions, tables
 from labkit.core.values import LabkitError

@@ -15,7 +15,6 @@ Intervals are corrected for the comparisons within a claim, not for the number o
 """
 
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 from labkit.core.config import VARIED
 from labkit.core.measures import RUNNING
 from labkit.core.values import whole
+from labkit.core.words import minus
 from labkit.judge import original, stats
 from labkit.store.run import (
     Run,
@@ -130,11 +130,6 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
         for parts in ([f.evidence for f in findings], [f.brief for f in findings])
     )
     return Judgement(claim, found, evidence, min(finding.n for finding in findings), brief)
-
-
-def minus(text: str) -> str:
-    """The text with a minus sign, and not a hyphen, before its negative numbers."""
-    return re.sub(r"(?<![\w)])-(?=\d)", "−", text)
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from labkit.core.config import DATASETS, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
+from labkit.core.words import minus
 from labkit.judge import claims, original, recipes, stats
 from labkit.show.remake import MIME, made
 from labkit.store.run import BOTH, Run, Runs, answered, answering, divergences, finite, unanswered
@@ -166,7 +167,7 @@ def lag(runs: Runs) -> Text:
             f"(n = {len(kept)}): the averages {said}{several * (len(kept) > 1)}; {elsewhere}."
         )
     lines.append(f"- {BOTH[0].upper()}{BOTH[1:]}.")
-    return Text(claims.minus("\n".join(lines)))
+    return Text(minus("\n".join(lines)))
 
 
 @made

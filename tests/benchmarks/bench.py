@@ -516,7 +516,7 @@ def share(task: Task, rounds: int = 20, size: int = 2048) -> str:
 @contextlib.contextmanager
 def checkout(commit: str) -> Iterator[Path | None]:
     """A folder with the files of a commit of this repository; None, and a line, if it has none."""
-    command = ["git", "-C", str(Path(__file__).parents[1]), "archive", "--format=tar", commit]
+    command = ["git", "-C", str(Path(__file__).parents[2]), "archive", "--format=tar", commit]
     packed = subprocess.run(command, capture_output=True)
     if packed.returncode:
         click.echo(f"no commit {commit!r} to compare a whole run with")

@@ -4,7 +4,7 @@ An attack is a function of a folder to work in, how often, and what to draw from
 did, and fails if anything was lost or wrong. The suite does a few of each; this does many, and says
 how many and what came of them:
 
-    python tests/torture.py --kills 100 --damages 1000 --races 20
+    python tests/benchmarks/torture.py --kills 100 --damages 1000 --races 20
 """
 
 import contextlib
