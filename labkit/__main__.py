@@ -111,9 +111,9 @@ def runs(context: click.Context) -> None:
 @click.argument("record")
 def show(record: str) -> None:
     """What is known of RECORD, named as `labkit runs` lists it or by its first letters."""
-    from labkit.report.verify import record_problems
     from labkit.show import tables
     from labkit.store import inventory
+    from labkit.store.audit import record_problems
     from labkit.store.checkpoint import SUFFIX, read_header
     from labkit.store.folder import DamagedError, Store
 

@@ -14,7 +14,7 @@ import torch
 from labkit.core.config import Config
 from labkit.lab.training import train_run
 from labkit.store.checkpoint import Checkpoint
-from labkit.store.integrity import ARRAYS, checksum
+from labkit.store.integrity import ARRAYS, record_sha256
 from labkit.store.run import Run
 
 CPU = torch.device("cpu")
@@ -132,7 +132,7 @@ def forge(store, run, change=None, packed=None, stated=True):
         changed = change(record)
         record = changed if isinstance(changed, dict) and "format" in changed else record
     if stated:
-        record["sha256"] = checksum(record)
+        record["sha256"] = record_sha256(record)
     path.write_text(json.dumps(record, indent=1))
 
 

@@ -12,8 +12,8 @@ from labkit.judge.claims import (
     OWN_TABLE,
     REPRODUCED,
     Finding,
+    claim,
     judge,
-    numbered,
     verdict,
 )
 
@@ -33,7 +33,7 @@ def wrong(*counts, images=1000, **settings):
 
 
 def said(number, **groups):
-    found = judge(numbered(number), groups)
+    found = judge(claim(number), groups)
     return found.verdict, found.evidence
 
 
@@ -104,9 +104,9 @@ def test_2_and_7_tell_the_splits_apart():
             for s in range(3)
         ]
 
-    assert "training 97.99 % (" in judge(numbered(2), {"a": split(20, 199)}).brief
-    assert "test 99.79 % (" in judge(numbered(2), {"a": split(20, 199)}).brief
-    found = judge(numbered(7), {"a": split(20, 20), "b": split(21, 300, lr=0.1)})
+    assert "training 97.99 % (" in judge(claim(2), {"a": split(20, 199)}).brief
+    assert "test 99.79 % (" in judge(claim(2), {"a": split(20, 199)}).brief
+    found = judge(claim(7), {"a": split(20, 20), "b": split(21, 300, lr=0.1)})
     assert found.verdict == "not separable at n = 3"  # by the test images; the others differ
 
 
@@ -167,7 +167,7 @@ def test_5_sigmoid_against_relu():
     assert "no seed in common" in apart[1] and "single run" not in apart[1]
     crossing = seeds((0.4, 0.01), (0.1, 0.02), (0.3, 0.03), **sigmoid)
     assert said(5, a=seeds(*FAST, **relu), b=crossing)[0] == "not separable at n = 3"
-    assert judge(numbered(5), {"a": seeds(*FAST, **relu)}) is None
+    assert judge(claim(5), {"a": seeds(*FAST, **relu)}) is None
 
 
 def test_6_tanh_between_relu_and_sigmoid():
@@ -221,7 +221,7 @@ def test_8_needs_both_loss_and_accuracy():
 
 def test_seeds_are_paired_whatever_their_order():
     relu, sigmoid = (seeds(*c, activation=n) for c, n in ((FAST, "relu"), (SLOW, "sigmoid")))
-    found = judge(numbered(5), {"a": relu, "b": sigmoid[::-1]})
+    found = judge(claim(5), {"a": relu, "b": sigmoid[::-1]})
     assert (found.verdict, found.n) == (REPRODUCED, 3)
     area = [np.log(c).mean() for c in FAST]
     assert [claims.area(run) for run in relu] == pytest.approx(area)
@@ -230,13 +230,13 @@ def test_seeds_are_paired_whatever_their_order():
 def test_where_a_run_diverged_there_is_no_verdict_on_the_others():
     base = wrong({(1, 2): 10}, {(1, 2): 12}, {(1, 2): 13})
     better = [*wrong({}, {(1, 2): 1}, lr=0.1), diverged_run(seed=2, lr=0.1)]
-    found = judge(numbered(7), {"base": base, "high": better})
+    found = judge(claim(7), {"base": base, "high": better})
     assert found.verdict == "not separable at n = 2"
     assert found.evidence.startswith("section 3.1, seed 2, diverged at epoch 0, iteration 3, so")
-    found = judge(numbered(7), {"base": base, "high": [diverged_run(lr=0.1)]})
+    found = judge(claim(7), {"base": base, "high": [diverged_run(lr=0.1)]})
     assert found.verdict == "not separable at n = 0"
     assert found.brief.startswith("section 3.1, seed 0, diverged at epoch 0, iteration 3, so")
-    assert judge(numbered(7), {"base": base}) is None
+    assert judge(claim(7), {"base": base}) is None
 
 
 def test_only_what_differs_as_in_the_original_is_compared():
@@ -244,7 +244,7 @@ def test_only_what_differs_as_in_the_original_is_compared():
     high = wrong({(1, 2): 500}, {(1, 2): 520}, {(1, 2): 563}, lr=0.1)
     other = wrong({(1, 2): 900}, {(1, 2): 920}, {(1, 2): 913}, optimizer="sgd")
     assert said(7, base=base, high=high, other=other)[0] == REPRODUCED
-    assert judge(numbered(7), {"base": base, "other": wrong({}, lr=0.1, optimizer="sgd")}) is None
+    assert judge(claim(7), {"base": base, "other": wrong({}, lr=0.1, optimizer="sgd")}) is None
 
 
 def test_the_ledgers_table_has_a_row_for_every_claim_that_can_be_judged():

@@ -16,8 +16,8 @@ from labkit import notebook, recipes
 from labkit.core.config import Config, vary
 from labkit.core.values import ConfigError, LabkitError, names
 from labkit.report.build import setting_name
-from labkit.report.verify import record_problems
 from labkit.store import inventory
+from labkit.store.audit import record_problems
 from labkit.store.folder import Store, StoreError
 
 #: What a notebook's first cell hands over.
@@ -202,7 +202,7 @@ import json, sys
 from labkit import recipes
 from labkit.core.config import Config
 from labkit.report.build import setting_name
-from labkit.report.verify import record_problems
+from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store, load
 for path in SHIPPED.glob("*.json"):
     record = json.loads(path.read_text())

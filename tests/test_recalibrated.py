@@ -256,7 +256,7 @@ def test_the_running_figure_stands_beside_the_claims_accuracies():
         (7, "test accuracy: −5.05 points", "by running averages −0.45 points (n = 2)"),
         (8, "test accuracy: +0 points", "by running averages +3 points (n = 2)"),
     ):
-        found = claims.judge(claims.numbered(number), runs)
+        found = claims.judge(claims.claim(number), runs)
         assert recalibrated in found.evidence and running in found.evidence
         assert running.partition(" points")[0].partition(" (")[0] in found.brief
 

@@ -27,6 +27,7 @@ from labkit.lab.provenance import commit
 from labkit.report import build
 from labkit.report.verify import verify
 from labkit.show import remake
+from labkit.store.files import file_sha256
 from labkit.store.folder import Store, lock_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -200,7 +201,7 @@ def old_report(folder: Path) -> Path:
     """A folder with a report in it, as short as can be."""
     folder.mkdir(exist_ok=True)
     (folder / "lab-report.html").write_text("the old page")
-    files = {"lab-report.html": build.checksum(folder / "lab-report.html")}
+    files = {"lab-report.html": file_sha256(folder / "lab-report.html")}
     (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
     return folder
 
@@ -277,7 +278,7 @@ def test_a_manifest_cannot_have_other_files_removed(tmp_path):
     (folder / "runs" / "d.json").symlink_to(tmp_path / "a.json")
     names = ["../a.json", str(tmp_path / "a.json"), "runs/../../a.json", "notebooks/b.ipynb"]
     names += ["runs/c.txt", "runs/d.json"]
-    files = dict.fromkeys(names, build.checksum(tmp_path / "a.json"))
+    files = dict.fromkeys(names, file_sha256(tmp_path / "a.json"))
     (folder / "manifest.json").write_text(json.dumps({"files": files, "notebooks": {}}))
     build.remove_listed(folder, draft=True)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
@@ -294,7 +295,7 @@ def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_r
     def whole(folder: Path) -> str:
         shown = folder / "lab-report.html"
         listed = build.manifest_of(build.evidence(shown))["files"]
-        assert listed["lab-report.html"] == build.checksum(shown)
+        assert listed["lab-report.html"] == file_sha256(shown)
         assert all((build.evidence(shown) / n).exists() for n in listed if n != shown.name)
         return build.evidence(shown).name
 
@@ -311,7 +312,7 @@ def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_r
         text = (folder / "lab-report.html").read_text("utf-8").replace(before, f"{before}2")
         (draft / "lab-report.html").write_text(text, "utf-8")
         manifest = build.manifest_of(draft) | {"evidence": f"{before}2"}
-        manifest["files"]["lab-report.html"] = build.checksum(draft / "lab-report.html")
+        manifest["files"]["lab-report.html"] = file_sha256(draft / "lab-report.html")
         (draft / "manifest.json").write_text(json.dumps(manifest))
         steps = itertools.count(1)
 

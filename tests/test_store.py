@@ -20,18 +20,18 @@ from labkit.core.config import Config
 from labkit.core.data import Split
 from labkit.core.values import ConfigError
 from labkit.lab import experiment
-from labkit.report.verify import record_problems
 from labkit.store import inventory
+from labkit.store.audit import record_problems
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import (
     DamagedError,
     Store,
     StoreError,
     StoreWarning,
-    checksum,
     set_aside,
     write_atomically,
 )
+from labkit.store.integrity import record_sha256
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_run_comes_back_as_it_was_kept(store):
     path = store.folder / f"{run.digest}.json"
     found = store.find(run.config, run.data_sha256)
     assert found.recorded and not run.recorded
-    assert found.checksum == saved.checksum == checksum(json.loads(path.read_text()))
+    assert found.checksum == saved.checksum == record_sha256(json.loads(path.read_text()))
     assert found.config == run.config and found.provenance == run.provenance
     assert found.history.equals(run.history)
     for name in ("iteration_loss", "test_labels", "test_predicted", "test_confidence"):
@@ -102,7 +102,7 @@ def test_other_settings_or_other_data_never_find_it(store):
 def test_a_new_recipe_never_finds_it(store, monkeypatch):
     run = made_up_run()
     store.save(run)
-    monkeypatch.setattr("labkit.core.config.RECIPE", 10**6)
+    monkeypatch.setattr("labkit.core.config.TRAINING_VERSION", 10**6)
     assert store.find(run.config, run.data_sha256) is None
 
 

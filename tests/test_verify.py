@@ -16,10 +16,13 @@ from helpers import made_up_run
 from labkit import conclusions, tables
 from labkit.core.values import LabkitError
 from labkit.report import build
-from labkit.report.verify import Verdict, again, record_problems, verify, verify_shown
+from labkit.report.verify import Verdict, again, verify, verify_shown
 from labkit.show import remake
 from labkit.show.remake import decode, encode
-from labkit.store.folder import Store, checksum
+from labkit.store.audit import record_problems
+from labkit.store.files import file_sha256
+from labkit.store.folder import Store
+from labkit.store.integrity import record_sha256
 
 
 @pytest.fixture
@@ -117,7 +120,7 @@ ALTERED_PAGES = {
     "log": (lambda t: t.replace("log</summary>", "log</summary><p>x</p>", 1), "under “"),
     "pictures": (lambda t: swapped(r'src="data:image[^"]*"', t), "not the one drawn again"),
     "alts": (lambda t: swapped(r'alt="[^"]{60,}"', t), "it is described as"),
-    "origin": (lambda t: re.sub(r"data-made='[^']*'", "", t, count=1), "not say how it was made"),
+    "call": (lambda t: re.sub(r"data-made='[^']*'", "", t, count=1), "not say how it was made"),
     "function": (lambda t: t.replace("tables.epochs", "os.system"), "'os.system' makes nothing"),
     "nested": (
         lambda t: re.sub("data-made='[^']*'", f"data-made='{'[' * 10**5}'", t, count=1),
@@ -145,7 +148,7 @@ def test_an_altered_page_is_noticed_also_without_its_manifest(short, name, manif
     short.write_text(changed, encoding="utf-8")
     if manifest:  # which is made to fit
         stated = json.loads((folder / "manifest.json").read_text())
-        stated["files"]["lab-report.html"] = build.checksum(short)
+        stated["files"]["lab-report.html"] = file_sha256(short)
         (folder / "manifest.json").write_text(json.dumps(stated))
         (short.parent / "manifest.json").write_text(json.dumps(stated))
     else:
@@ -199,7 +202,7 @@ def test_an_altered_manifest_is_noticed_also_where_the_page_says_the_same(short,
     text = f'{head}name="lab-report-manifest" content="{stated}">{rest}'
     short.write_text(text, encoding="utf-8")
     if not name.startswith("file"):
-        manifest["files"]["lab-report.html"] = build.checksum(short)
+        manifest["files"]["lab-report.html"] = file_sha256(short)
     path.write_text(json.dumps(manifest))
     problems = verify(short).problems
     assert any(re.search(said, problem) for problem in problems), problems
@@ -294,7 +297,7 @@ def test_the_place_in_a_record_is_named(tmp_path, change, said, forged):
     record = json.loads(path.read_text())
     change(record)
     if forged:
-        record["sha256"] = checksum(record)
+        record["sha256"] = record_sha256(record)
     path.write_text(json.dumps(record))
     problems = verify(tmp_path).problems
     assert any(re.search(said, problem) for problem in problems), problems
@@ -384,11 +387,11 @@ RUNS = {"b": [made_up_run(wrong={(2, 7): 3})], "a": [made_up_run(lr=0.1, wrong={
         conclusions.printed("3.1"),
         conclusions.excerpt(RUNS["b"][0]),
     ],
-    ids=lambda shown: shown.origin["made by"],
+    ids=lambda shown: shown.call["made by"],
 )
 def test_whatever_is_shown_can_be_made_again_from_what_it_states(shown):
     known = {run.digest: run for group in RUNS.values() for run in group}
-    stated = json.loads(json.dumps(shown.origin, sort_keys=True))
+    stated = json.loads(json.dumps(shown.call, sort_keys=True))
     assert repr(again(stated, lambda reference: known[reference["run"]])) == repr(shown)
 
 

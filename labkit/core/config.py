@@ -10,7 +10,7 @@ from typing import Any, Self
 from labkit.core.values import ConfigError, choice, flag, number, whole
 
 #: Raised by one whenever the same `Config` would train to other numbers than before.
-RECIPE = 1
+TRAINING_VERSION = 1
 
 #: The datasets by name, with how many images they have to train and to test on.
 DATASETS = {
@@ -111,7 +111,7 @@ class Config:
 
     def digest(self, data_sha256: str) -> str:
         """The name of this config's run on the data of that checksum, see `identity`."""
-        return identity(self.to_dict(), RECIPE, data_sha256)
+        return identity(self.to_dict(), TRAINING_VERSION, data_sha256)
 
     def describe(self) -> str:
         """A line for people: `setting` and the seed."""
@@ -142,7 +142,7 @@ def scale_name(config: Config) -> str:
 
 
 def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
-    """What names a run: twelve hexadecimal digits for its settings, `RECIPE` and its data.
+    """What names a run: twelve hexadecimal digits for its settings, the training and its data.
 
     A field that is younger than the first records counts only where it differs from its default,
     so that they keep their names.

@@ -356,7 +356,7 @@ def _two_and_seven(settings: Settings) -> list[Finding]:
 
 def _printed(number: str) -> tuple[float, ...]:
     """The original's losses by epoch in the section of that number."""
-    return original.numbered(number).epoch_loss
+    return original.section(number).epoch_loss
 
 
 def _areas(
@@ -421,7 +421,7 @@ def _accuracies(
         mean = 100 * np.mean(shares[:, 0] - shares[:, 1])
         words = f"by running averages {mean:+.3g}"
         found = with_more(found, f"{words} points (n = {len(pairs)})", words)
-    ours, theirs = (original.numbered(number).test for number in (first, second))
+    ours, theirs = (original.section(number).test for number in (first, second))
     p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
     own = ours.total_percent - theirs.total_percent
     words = f"the original's tables {own:+.3g} points (counts by Fisher's test: {stats.p_words(p)})"
@@ -532,7 +532,7 @@ CLAIMS = (
 )
 
 
-def numbered(number: Any) -> Claim:
+def claim(number: Any) -> Claim:
     """The claim of that number in the ledger.
 
     Raises:

@@ -224,7 +224,7 @@ EXCERPT_EPOCH_LOSS = 0.065681
 STATED_FINAL_LOSS = 0.20056
 
 
-def numbered(number: str) -> Section:
+def section(number: str) -> Section:
     """The original's section of that number."""
     return next(section for section in SECTIONS if section.number == number)
 

@@ -114,7 +114,7 @@ def distances(runs: Runs) -> pd.DataFrame:
                     np.mean(
                         np.log(
                             run.history["loss"].to_numpy()[:length]
-                            / original.numbered(number).epoch_loss[:length]
+                            / original.section(number).epoch_loss[:length]
                         )
                         ** 2
                     )

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from labkit.core import model as models
-from labkit.core.config import RECIPE, Config
+from labkit.core.config import TRAINING_VERSION, Config
 from labkit.core.data import Data
 from labkit.core.device import DeviceError
 from labkit.core.evaluate import NO_ANSWERS, Predictions, predict, twin_of
@@ -85,7 +85,7 @@ def training(
                 diagnostics.table |= state.get("diagnostics", {})
         else:
             header = {
-                "recipe": RECIPE,
+                "recipe": TRAINING_VERSION,
                 "config": config.to_dict(),
                 "data_sha256": data.sha256,
                 "provenance": provenance(device),  # now: the files may change while it trains

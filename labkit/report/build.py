@@ -6,7 +6,6 @@ notebooks, copies of the records behind them, and a manifest that says what ran 
 
 import contextlib
 import copy
-import hashlib
 import json
 import logging
 import os
@@ -39,7 +38,7 @@ from labkit.judge import original
 from labkit.lab.provenance import commit
 from labkit.report import notebook
 from labkit.show import remake, tables
-from labkit.store.files import MOST_JSON, parse, read, write_atomically
+from labkit.store.files import MOST_JSON, file_sha256, parse, read, write_atomically
 from labkit.store.folder import Store, StoreError
 from labkit.store.run import Run
 
@@ -58,7 +57,7 @@ class ReportError(LabkitError):
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """One executed notebook of the page.
 
     Attributes:
@@ -67,7 +66,7 @@ class Section:
         reason: why it is not complete, as sentences.
         title, body: its first heading, and all of it as HTML.
         headings: anchor and text of those below.
-        origins: how each of its tables, texts and figures was made, see `remake`.
+        calls: how each of its tables, texts and figures was made, see `remake`.
     """
 
     name: str
@@ -76,12 +75,12 @@ class Section:
     title: str = ""
     body: str = ""
     headings: list[tuple[str, str]] = field(default_factory=list)
-    origins: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         """What its outputs say of the runs behind them, see `remake.runs_in`."""
-        return list(remake.runs_in(self.origins))
+        return list(remake.runs_in(self.calls))
 
 
 def notebook_folder() -> Path:
@@ -226,7 +225,7 @@ def remove_listed(folder: Path, *, draft: bool = False, runs: bool = True) -> No
         plain = LISTED.fullmatch(name) and not path.is_symlink() and not path.parent.is_symlink()
         if not plain or not path.is_file() or (path.parent.name == "runs" and not runs):
             continue
-        if sha256 in (None, checksum(path)):
+        if sha256 in (None, file_sha256(path)):
             path.unlink()
         elif draft:
             path.rename(path.with_stem(f"{path.stem}-changed-{secrets.token_hex(2)}"))
@@ -236,15 +235,9 @@ def remove_listed(folder: Path, *, draft: bool = False, runs: bool = True) -> No
             empty.rmdir()
 
 
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def run_notebooks(
     plans: Mapping[str, Mapping[str, Any]], draft: Path, started: str
-) -> list[Section]:
+) -> list[PageSection]:
     """Run every notebook; after each, page and manifest in `draft` say how far it is."""
     store, sections = Store(), []
     finish(draft, plans, sections, store, started)
@@ -289,7 +282,7 @@ def publish(draft: Path, folder: Path) -> None:
     target = folder / manifest_of(draft)["evidence"]
     os.rename(draft, target)
     page, listed = folder / PAGE, {manifest_of(p)["files"].get(PAGE) for p in own_places(folder)}
-    if page.is_file() and checksum(page) not in listed:
+    if page.is_file() and file_sha256(page) not in listed:
         shutil.copy2(page, folder / f"{target.name}-replaced.html")
     os.replace(target / PAGE, page)
     for place in own_places(folder):
@@ -300,7 +293,7 @@ def publish(draft: Path, folder: Path) -> None:
 def finish(
     draft: Path,
     plans: Mapping[str, Mapping[str, Any]],
-    sections: list[Section],
+    sections: list[PageSection],
     store: Store,
     started: str,
 ) -> None:
@@ -324,7 +317,7 @@ def finish(
     copies = Store(draft / "runs", shipped=None)
     manifest, page = render(written, notebooks, sections, copies)
     write_atomically(draft / PAGE, page.encode())
-    manifest["files"] = {name: checksum(draft / name) for name in contents(draft, manifest)}
+    manifest["files"] = {name: file_sha256(draft / name) for name in contents(draft, manifest)}
     write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
@@ -339,7 +332,7 @@ def contents(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def facts(
     written: Mapping[str, Any],
     notebooks: Mapping[str, Mapping[str, Any]],
-    sections: list[Section],
+    sections: list[PageSection],
     copies: Store,
 ) -> tuple[dict[str, Any], Config, dict[str, Run]]:
     """All that the manifest says but for the files; the page's config; the runs by record.
@@ -360,8 +353,8 @@ def facts(
             damaged.append(str(error))
     present = {name: run for name, run in runs.items() if run}
     base = next(iter(notebooks.values()))["parameters"]
-    origins = [made for part in sections for made in part.origins]
-    smoke = any(made["from"].get("smoke") for made in origins)
+    calls = [made for part in sections for made in part.calls]
+    smoke = any(made["from"].get("smoke") for made in calls)
     config = Config(dataset=base["dataset"], epochs=1 if smoke else base["epochs"])
     every = len(sections) == len(notebooks)
     complete = every and all(part["status"] == "complete" for part in notebooks.values())
@@ -458,7 +451,7 @@ def plan(shared: Mapping[str, Any], parameters: dict[str, str]) -> dict[str, dic
     }
 
 
-def section(name: str, values: Mapping[str, Any], target: Path) -> Section:
+def section(name: str, values: Mapping[str, Any], target: Path) -> PageSection:
     """One notebook run and exported; also if it failed, as far as it came."""
     try:
         return export(name, execute(name, values, target))
@@ -468,13 +461,15 @@ def section(name: str, values: Mapping[str, Any], target: Path) -> Section:
         return as_far_as_it_came(name, executed, str(error))
 
 
-def as_far_as_it_came(name: str, executed: nbformat.NotebookNode | None, reason: str) -> Section:
+def as_far_as_it_came(
+    name: str, executed: nbformat.NotebookNode | None, reason: str
+) -> PageSection:
     """The section of a notebook that failed."""
     cells = executed.cells if executed else []
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     if any(out.output_type in ("display_data", "execute_result") for out in outputs):
         return replace(export(name, executed), status="partial", reason=reason)
-    return Section(name, "failed", reason, title=name)
+    return PageSection(name, "failed", reason, title=name)
 
 
 def execute(name: str, values: Mapping[str, Any], target: Path) -> nbformat.NotebookNode:
@@ -528,7 +523,7 @@ def _next_cell(path: Path) -> int:
     return len(cells)
 
 
-def export(name: str, executed: nbformat.NotebookNode) -> Section:
+def export(name: str, executed: nbformat.NotebookNode) -> PageSection:
     """An executed notebook as a part of the page; its headings go one level down."""
     exporter = HTMLExporter(
         template_name="section",
@@ -562,13 +557,13 @@ def export(name: str, executed: nbformat.NotebookNode) -> Section:
         table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
     outputs = [output for cell in kept for output in cell.get("outputs", [])]
     stated = [out.get("data", {}).get(remake.MIME) for out in outputs]
-    return Section(name, "complete", "", title, str(soup), headings, list(filter(None, stated)))
+    return PageSection(name, "complete", "", title, str(soup), headings, list(filter(None, stated)))
 
 
 def render(
     written: Mapping[str, Any],
     notebooks: Mapping[str, Mapping[str, Any]],
-    sections: list[Section],
+    sections: list[PageSection],
     copies: Store,
 ) -> tuple[dict[str, Any], str]:
     """The manifest but for its files, and the page; see `facts` for the arguments.
@@ -592,13 +587,13 @@ def render(
         else []
     )
     shown = dict.fromkeys(("summary", "ledger", "beside", "provenance"), "") | {
-        table.origin["made by"].removeprefix("tables."): remake.marked(table.html(), table.origin)
+        table.call["made by"].removeprefix("tables."): remake.marked(table.html(), table.call)
         for table in head + tail
         if len(table.frame)
     }
-    origins = [table.origin for table in head if len(table.frame)]
-    origins += [made for part in sections for made in part.origins]
-    manifest["shown"] = [made["made by"] for made in origins + [t.origin for t in tail]]
+    calls = [table.call for table in head if len(table.frame)]
+    calls += [made for part in sections for made in part.calls]
+    manifest["shown"] = [made["made by"] for made in calls + [t.call for t in tail]]
     took = datetime.fromisoformat(manifest["finished"]) - datetime.fromisoformat(
         manifest["started"]
     )

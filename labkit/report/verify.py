@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,15 +26,12 @@ from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 from labkit.core.config import DATASETS
-from labkit.core.data import CHECKSUMS
-from labkit.core.log import plain
-from labkit.core.measures import STATISTICS, kept_as, sample_size
 from labkit.core.values import LabkitError
 from labkit.report import build
 from labkit.show import conclusions, plots, reasons, remake, tables
-from labkit.store.files import MOST_JSON, parse, read, version
-from labkit.store.folder import Store, StoreError, load, parts
-from labkit.store.integrity import checksum
+from labkit.store.audit import record_problems
+from labkit.store.files import MOST_JSON, file_sha256, parse, read
+from labkit.store.folder import Store, StoreError, load
 from labkit.store.run import Run
 
 #: What reading something that nobody checked can raise.
@@ -172,7 +168,7 @@ def verify_files(
         verdict.checked["files"] += 1
         if name not in files:
             verdict.problems.append(f"{name} is not listed in the manifest.")
-        elif build.checksum(path) != files[name]:
+        elif file_sha256(path) != files[name]:
             verdict.problems.append(f"{name} is not as it was written (by its manifest).")
     for name in sorted(set(files) - set(there)):
         verdict.problems.append(f"{name} is missing, which the manifest lists.")
@@ -280,8 +276,8 @@ def by_sources(
         if made is None:
             raise ValueError(f"{name} is no notebook of this labkit")
         blocks = soup.find(id=name).find_all(attrs={remake.ATTRIBUTE: True})
-        origins = [json.loads(block[remake.ATTRIBUTE]) for block in blocks]
-        sections.append(dataclasses.replace(build.export(name, made), origins=origins))
+        calls = [json.loads(block[remake.ATTRIBUTE]) for block in blocks]
+        sections.append(dataclasses.replace(build.export(name, made), calls=calls))
     return build.render(written_of(stated), stated["notebooks"], sections, store)
 
 
@@ -392,7 +388,7 @@ def verify_shown(soup: BeautifulSoup, store: Store, verdict: Verdict) -> None:
             verdict.checked[{"table": "tables", "text": "texts", "figure": "figures"}[kind]] += 1
             compare = {"table": compare_table, "text": compare_text, "figure": compare_figure}
             verdict.problems += [f"{place}: {words}" for words in compare[kind](block, made)]
-            if kind == "figure" and made.origin["from"].get("images", ...) is None:
+            if kind == "figure" and made.call["from"].get("images", ...) is None:
                 verdict.checked["of these by their words alone, for want of the images"] += 1
         except Missing:
             verdict.checked["not made again, for want of their records"] += 1
@@ -419,16 +415,16 @@ def images_of(sha256: str) -> np.ndarray | None:
 
 
 def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figure:
-    """The table, text or figure that an origin describes, made anew.
+    """The table, text or figure that a call describes, made anew.
 
     Raises:
         ValueError: it names no function that makes any.
     """
     if not isinstance(made, dict) or not {"made by", "from"} <= set(made):
-        raise ValueError("its origin names no function and what it was given")
+        raise ValueError("its call names no function and what it was given")
     module, _, name = str(made["made by"]).partition(".")
     function = getattr(KINDS.get(module), name, None)
-    if not hasattr(function, "__wrapped__"):  # one that `remake.made` has wrapped
+    if not hasattr(function, "__wrapped__"):  # one that `remake.remakable` has wrapped
         raise ValueError(f"{made['made by']!r} makes nothing")
     return function(**{key: remake.decode(value, find) for key, value in made["from"].items()})
 
@@ -511,7 +507,7 @@ def compare_figure(block: Tag, made: plots.Figure) -> Iterator[str]:
         return
     written = base64.b64decode(str(shown.get("src")).partition("base64,")[2])
     right = base64.b64decode(bundle["image/png"])
-    if written == right or made.origin["from"].get("images", ...) is None:
+    if written == right or made.call["from"].get("images", ...) is None:
         return
     one, other = (Image.open(io.BytesIO(part)) for part in (written, right))
     same_tool = one.info.get("Software") == other.info.get("Software")
@@ -543,98 +539,3 @@ def name_of(block: Tag) -> str:
     if caption:
         return f"table “{words(caption).partition(';')[0]}” under “{above}”"
     return f"text under “{above}”"
-
-
-def record_problems(path: Path) -> list[str]:
-    """What in a record does not fit the rest of it, each with its place; none for a good one."""
-    before = version(path)
-    try:
-        problems = list(_problems(path))
-    except StoreError as error:
-        problems = [str(error)]
-    except (OSError, ValueError) as error:
-        problems = [f"{plain(str(error)).rstrip('.')}."]
-    if problems and version(path) != before:  # another process has just replaced it
-        return record_problems(path)
-    return problems
-
-
-def _problems(path: Path) -> Iterator[str]:
-    """As `record_problems`; what makes it none at all is raised."""
-    text, _, record, run = parts(path)
-    found = [f"{place}: {said}." for place, said in _misfits(run, record)]
-    yield from found
-    if found:
-        return
-    if record["sha256"] != checksum(record):
-        yield (
-            "its content does not have the checksum that it states; the change is in something "
-            "that nothing else repeats, such as its provenance or the checksum itself."
-        )
-    elif json.dumps(record, indent=1).encode() != text:
-        yield "it says the same, but not as it was written: a number's last digit, or a space."
-
-
-def _misfits(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Place and sentence for each part of a record that another part contradicts."""
-    dataset, known = run.config.dataset, run.data_sha256 == CHECKSUMS.get(run.config.dataset)
-    sizes = dict(zip(("train", "test"), DATASETS[dataset], strict=True))
-    for number, row in enumerate(record["history"]):
-        mean = run.iteration_loss[number].astype(np.float64).mean()
-        stated = math.nan if row["loss"] is None else row["loss"]
-        both_missing = math.isnan(stated) and math.isnan(mean)
-        # The order of a sum decides its last digits; the first records have 15 decimals.
-        if not both_missing and not math.isclose(stated, mean, rel_tol=1e-12, abs_tol=1e-15):
-            yield (
-                f"history[{number}].loss",
-                f"{stated}, where its batch losses have the mean {mean}",
-            )
-    for statistics in STATISTICS:
-        for split, images in sizes.items():
-            place = f"confusion.{kept_as(split, statistics)}"
-            column = kept_as(f"{split}_accuracy", statistics)
-            counts = run.counts(split, statistics)
-            total, right = counts.sum(), np.trace(counts)
-            if known and total and total != images:
-                yield place, f"it counts {total} answers to {images} images"
-            for number, row in enumerate(record["history"]):
-                where, share = f"history[{number}].{column}", row.get(column)
-                if number == run.config.epochs - 1:
-                    if total and (share is None or not abs(share * total - right) < 1e-6):
-                        yield where, f"{share}, where {place} has {right} right answers"
-                elif share is not None:
-                    # Records from before there were samples have it on all training images.
-                    asked = {total, sample_size(total)} if split == "train" else {total}
-                    if not any(abs(share * n - round(share * n)) < 1e-6 for n in asked):
-                        yield where, f"{share}, which is no share of {max(asked)} answers"
-            yield from _answers(run, split, statistics, place, counts)
-
-
-def _answers(
-    run: Run, split: str, statistics: str, place: str, counts: np.ndarray
-) -> Iterator[tuple[str, str]]:
-    """What of the recorded answers the confusion counts contradict."""
-    if split == "test":
-        labels, predicted = run.test_labels, run.predicted(statistics)
-        confidence = run.confidence(statistics)
-        if len(confidence) != len(predicted) or not ((confidence > 0) & (confidence <= 1)).all():
-            yield f"{statistics} confidence", "not a probability for every test image"
-    else:
-        predicted = run.measure(f"{statistics}_train_predicted")
-        labels = np.repeat(np.arange(10), counts.sum(1))  # they are recorded by class
-        bins = run.measure(f"{statistics}_train_confidence")
-        by_right = [counts.sum() - np.trace(counts), np.trace(counts)]
-        if bins.size and bins.sum(1).tolist() != by_right:
-            yield f"{statistics}_train_confidence", "its sums are not the wrong and right answers"
-    if not len(predicted):  # older than the measure, or diverged
-        if split == "test" and counts.any():
-            yield place, f"it counts {counts.sum()} answers, where none are recorded"
-        return
-    if len(labels) != len(predicted):
-        yield place, f"it counts {len(labels)} answers, where {len(predicted)} are recorded"
-        return
-    found = np.zeros((10, 10), int)
-    np.add.at(found, (labels, predicted), 1)
-    for true, answer in np.argwhere(found != counts):
-        said = f"{counts[true, answer]}, where the predictions have {found[true, answer]}"
-        yield f"{place}[{true}][{answer}]", said

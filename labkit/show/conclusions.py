@@ -10,7 +10,7 @@ from labkit.core.config import DATASETS, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
 from labkit.core.words import minus
 from labkit.judge import claims, original, recipes, stats
-from labkit.show.remake import MIME, made
+from labkit.show.remake import MIME, remakable
 from labkit.store.run import BOTH, Run, Runs, answered, answering, divergences, finite, unanswered
 
 
@@ -19,17 +19,17 @@ class Text:
     """Markdown that a notebook shows."""
 
     markdown: str
-    origin: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
+    call: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         shown = {"text/markdown": self.markdown, "text/plain": self.markdown}
-        return shown | {MIME: self.origin}
+        return shown | {MIME: self.call}
 
     def __repr__(self) -> str:
         return self.markdown
 
 
-@made
+@remakable
 def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
     """What this page's numbers rest on, and whether they can stand beside the original's."""
     runs = f"{seeds} run{'s' * (seeds > 1)} a setting"
@@ -52,7 +52,7 @@ def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
     return Text(f"> {text}")
 
 
-@made
+@remakable
 def appendix(seeds: int) -> Text:
     """What the numbers of the appendix on recipes rest on."""
     count = len(seed_range(seeds, "recipe_seeds"))
@@ -68,7 +68,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-@made
+@remakable
 def loss(runs: Runs) -> Text:
     """Which setting has the lowest training loss after each epoch, and whether that is certain."""
     lost, runs = _divergences(runs), finite(runs)
@@ -105,7 +105,7 @@ def loss(runs: Runs) -> Text:
     return Text("\n".join(lines))
 
 
-@made
+@remakable
 def compare(runs: Runs) -> Text:
     """Test accuracy, recalibrated, of every setting against the first one, with a test."""
     lines, compared = _divergences(runs) + _older(runs), answered(runs)
@@ -137,7 +137,7 @@ def compare(runs: Runs) -> Text:
     return Text("\n".join(lines))
 
 
-@made
+@remakable
 def lag(runs: Runs) -> Text:
     """What answering with running averages costs each setting on the test images.
 
@@ -170,11 +170,11 @@ def lag(runs: Runs) -> Text:
     return Text(minus("\n".join(lines)))
 
 
-@made
+@remakable
 def printed(section_number: str) -> Text:
     """What the original's own accuracy tables can carry, for one section against the baseline."""
     base = original.SECTIONS[0]
-    other = original.numbered(section_number)
+    other = original.section(section_number)
     p = stats.two_shares(base.test.correct, base.test.total, other.test.correct, other.test.total)
     verdict = "more than chance" if p < 0.05 else "no more than chance can do"
     return Text(
@@ -185,10 +185,10 @@ def printed(section_number: str) -> Text:
     )
 
 
-@made
+@remakable
 def claim(number: int, runs: Runs) -> Text:
     """A claim of the original's with the verdict on it, and what that rests on."""
-    stated = claims.numbered(number)
+    stated = claims.claim(number)
     head = f"**Claim {stated.number} (section {stated.section}): {stated.says}**"
     found = claims.judge(stated, runs)
     if found is None:
@@ -203,7 +203,7 @@ def claim(number: int, runs: Runs) -> Text:
     )
 
 
-@made
+@remakable
 def recipe(runs: Runs) -> Text:
     """Which recipe comes nearest to the original's curves, and how sure that is."""
     found = recipes.distances(runs)
@@ -228,7 +228,7 @@ def recipe(runs: Runs) -> Text:
         )
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
-        loss = original.numbered(recipes.RISING).epoch_loss
+        loss = original.section(recipes.RISING).epoch_loss
         ours = "; ".join(
             f"{name} {min(factors):.2f}{f' to {max(factors):.2f}' * (len(factors) > 1)}"
             for name, factors in rises.items()
@@ -251,7 +251,7 @@ def recipe(runs: Runs) -> Text:
     return Text("\n".join(lines))
 
 
-@made
+@remakable
 def excerpt(run: Run) -> Text:
     """The original's iteration log against this run at the same place, and against itself."""
     log = original.EXCERPTS[0]

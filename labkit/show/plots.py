@@ -20,7 +20,7 @@ from PIL import Image
 from labkit.core.config import Config
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.judge import original, recipes, stats
-from labkit.show.remake import MIME, made
+from labkit.show.remake import MIME, remakable
 from labkit.store.run import (
     BOTH,
     Run,
@@ -48,7 +48,7 @@ class Figure(matplotlib.figure.Figure):
     """A matplotlib figure with alt text, for readers who cannot see it and for exported pages."""
 
     alt: str = ""
-    origin: Mapping[str, Any] = {}  # how to draw it again
+    call: Mapping[str, Any] = {}  # how to draw it again
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         drawn, buffer = io.BytesIO(), io.BytesIO()
@@ -59,7 +59,7 @@ class Figure(matplotlib.figure.Figure):
         width, height = self.get_size_inches() * 100
         image = base64.b64encode(buffer.getvalue()).decode()
         shape = {"alt": self.alt, "width": round(width), "height": round(height)}
-        shown = {"image/png": image, "text/plain": self.alt, MIME: self.origin}
+        shown = {"image/png": image, "text/plain": self.alt, MIME: self.call}
         return shown, {"image/png": shape}
 
 
@@ -125,7 +125,7 @@ def smooth(losses: np.ndarray, window: int) -> np.ndarray:
     return pd.Series(losses).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
-@made
+@remakable
 def loss_by_iteration(runs: Runs) -> Figure:
     """Loss of every batch: raw (thin) and as a running mean over a quarter of an epoch (thick).
 
@@ -163,7 +163,7 @@ def loss_by_iteration(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def loss_by_epoch(runs: Runs) -> Figure:
     """Mean training loss by epoch: solid here, dashed the original; a band spans several seeds."""
     figure = _figure(8, 3.8)
@@ -204,7 +204,7 @@ def loss_by_epoch(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def accuracy_by_epoch(runs: Runs) -> Figure:
     """Error (100 % - accuracy) on both splits after each epoch, log axis; mean over the seeds.
 
@@ -252,7 +252,7 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def iterations(runs: Sequence[Run]) -> Figure:
     """The original's iteration log, point by point, on the range of these runs' same iterations."""
     logs = original.EXCERPTS
@@ -287,7 +287,7 @@ def iterations(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-@made
+@remakable
 def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     """Accuracy of every class, recalibrated: mean and range of the seeds.
 
@@ -344,7 +344,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
-@made
+@remakable
 def confusion(runs: Runs, split: str = "test") -> Figure:
     """Confusion counts of recalibrated answers as heatmaps, one a setting, summed over its seeds.
 
@@ -399,7 +399,7 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
-@made
+@remakable
 def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     """The mistakes a run of the second setting makes more (red) or fewer (blue) than the first."""
     kind, noun = ("test" if split == "test" else "training"), class_noun(_first(runs))
@@ -443,7 +443,7 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     return figure
 
 
-@made
+@remakable
 def calibration(runs: Runs, fewest: int = 40) -> Figure:
     """How often answers are wrong against how unsure the network was, both on log axes.
 
@@ -510,7 +510,7 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     return figure
 
 
-@made
+@remakable
 def recipe_curves(runs: Runs) -> Figure:
     """The training losses of each recipe, see `recipes`, a panel a section; the original dashed."""
     found, distances = recipes.curves(runs), recipes.distances(runs)
@@ -550,7 +550,7 @@ def recipe_curves(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
     """The test images that the runs of all settings together get wrong most often, recalibrated.
 
@@ -573,7 +573,7 @@ def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
     return figure
 
 
-@made
+@remakable
 def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
     """The mistakes that the network was surest of, recalibrated, with what it saw.
 
@@ -630,7 +630,7 @@ def _gallery(images: np.ndarray | None, under: dict[int, tuple[str, str]], title
     return figure
 
 
-@made
+@remakable
 def architecture(config: Config) -> Figure:
     """The config's network as `layers.layer_table` finds it: groups, blocks, and the shortcuts."""
     from labkit.core import model  # here: no other figure needs torch

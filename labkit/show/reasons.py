@@ -25,7 +25,7 @@ from labkit.show.plots import (
     _tidy,
     smooth,
 )
-from labkit.show.remake import made
+from labkit.show.remake import remakable
 from labkit.store.run import Run, Runs, finite
 
 #: Depth is drawn from light to dark.
@@ -109,7 +109,7 @@ def _lines_by_stage(
     return said
 
 
-@made
+@remakable
 def learning(runs: Runs) -> Figure:
     """Gradient norm and relative update of each part of the network over the training of the first
     setting; see `measures`. Medians over the part's layers and the seeds."""
@@ -139,7 +139,7 @@ def learning(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def lag(runs: Runs) -> Figure:
     """How far each part's running averages are from the statistics of its weights, over training,
     a panel per setting; see `measures`. The largest of the part's layers, since one that is far off
@@ -191,7 +191,7 @@ def _first_and_last(
 MOMENTS = {0: "before the first update", -1: "at the last update"}
 
 
-@made
+@remakable
 def reaching(runs: Runs) -> Figure:
     """Which gradient reaches each layer, before the first update and at the last moment."""
     found = measured(runs, "gradient_norm")
@@ -215,7 +215,7 @@ def reaching(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def inactive(runs: Runs) -> Figure:
     """What share of each layer's outputs is saturated (sigmoid, tanh) or of its channels dead
     (ReLU), before the first update and at the last moment; see `measures`."""
@@ -247,7 +247,7 @@ def inactive(runs: Runs) -> Figure:
     return figure
 
 
-@made
+@remakable
 def steps(runs: Runs) -> Figure:
     """Weight norm, relative update and dead channels over training: medians over the convolutions
     (dead: means over the layers) and the seeds."""
@@ -294,7 +294,7 @@ def convolutions(group: Sequence[Run], name: str) -> np.ndarray:
     return np.median(stacked(group, name)[:, :, chosen], axis=(0, 2))
 
 
-@made
+@remakable
 def progress(runs: Runs) -> Figure:
     """The running mean of the batch losses against epochs, updates and seconds of training: median
     of the seeds. The seconds are those of the device that the provenance names."""
@@ -346,7 +346,7 @@ def noise_scale(group: Sequence[Run], chosen: slice | np.ndarray = slice(None)) 
     )
 
 
-@made
+@remakable
 def noise(runs: Runs, window: int = 5) -> Figure:
     """The gradient noise scale over training, from `window` neighbouring moments of all seeds, and
     the batch sizes that were trained with."""
@@ -412,7 +412,7 @@ def _several(lines: list[str], runs: Runs, *names: str) -> Text:
     return Text("\n".join(f"- {line}" for line in lines))
 
 
-@made
+@remakable
 def learning_words(runs: Runs) -> Text:
     """Where the gradient and the relative update are largest, first and last."""
     lines = []
@@ -437,7 +437,7 @@ def learning_words(runs: Runs) -> Text:
     return _several(lines, runs, "gradient_norm", "relative_update")
 
 
-@made
+@remakable
 def reaching_words(runs: Runs) -> Text:
     """What of the gradient reaches the first layer, and what is saturated or dead."""
     lines = []
@@ -462,7 +462,7 @@ def reaching_words(runs: Runs) -> Text:
     return _several(lines, runs, "gradient_norm")
 
 
-@made
+@remakable
 def steps_words(runs: Runs) -> Text:
     """By how much the weights grow and the steps shrink, and how many channels die."""
     lines = []
@@ -482,7 +482,7 @@ def steps_words(runs: Runs) -> Text:
     return _several(lines, runs, "weight_norm", "relative_update")
 
 
-@made
+@remakable
 def identical(runs: Runs, fewest: int = 20) -> Text:
     """Confidences that `fewest` or more test answers of one network share to the last bit, and in
     how many of these nothing but the last layer's bias answers.
@@ -515,7 +515,7 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
     return _several(lines, runs, f"{RUNNING}_silent")
 
 
-@made
+@remakable
 def progress_words(runs: Runs, loss: float = 0.05) -> Text:
     """What it takes until the running mean of the batch losses first comes down to `loss` nats."""
     lines = []
@@ -545,7 +545,7 @@ def _taken(run: Run, loss: float) -> tuple[float, int, float] | None:
     return done / updates, done, float(clocked(done, updates, run.history["seconds"]))
 
 
-@made
+@remakable
 def noise_words(runs: Runs) -> Text:
     """The noise scale beside the batch size, in the first 100 updates and in the second half."""
     lines = []

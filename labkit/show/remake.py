@@ -14,15 +14,15 @@ import numpy as np
 from labkit.core.config import Config
 from labkit.store.run import Run
 
-#: A notebook's output has its origin under this type, beside its HTML and its plain text.
+#: A notebook's output has its call under this type, beside its HTML and its plain text.
 MIME = "application/vnd.labkit+json"
 ATTRIBUTE = "data-made"  # the same on a page
 
 P = ParamSpec("P")
-Shown = TypeVar("Shown")  # a frozen dataclass with a field `origin`, or a figure
+Shown = TypeVar("Shown")  # a frozen dataclass with a field `call`, or a figure
 
 
-def made(function: Callable[P, Shown]) -> Callable[P, Shown]:
+def remakable(function: Callable[P, Shown]) -> Callable[P, Shown]:
     """Let what `function` returns state which function made it from which runs and settings."""
     signature = inspect.signature(function)
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
@@ -30,11 +30,11 @@ def made(function: Callable[P, Shown]) -> Callable[P, Shown]:
     @functools.wraps(function)
     def stating(*args: P.args, **options: P.kwargs) -> Shown:
         given = signature.bind(*args, **options).arguments
-        origin = {"made by": name, "from": {key: encode(value) for key, value in given.items()}}
+        call = {"made by": name, "from": {key: encode(value) for key, value in given.items()}}
         shown = function(*args, **options)
         if dataclasses.is_dataclass(shown):
-            return dataclasses.replace(shown, origin=origin)
-        shown.origin = origin
+            return dataclasses.replace(shown, call=call)
+        shown.call = call
         return shown
 
     return stating
@@ -69,15 +69,15 @@ def decode(value: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
     return {label: decode(item, find) for label, item in value["settings"]}
 
 
-def runs_in(origin: Any) -> Iterator[dict[str, Any]]:
-    """The runs that an origin names, each with `run`, `sha256` and `recorded`."""
-    if isinstance(origin, dict) and "sha256" in origin and "run" in origin:
-        yield origin
-    elif isinstance(origin, dict | list):
-        for item in origin.values() if isinstance(origin, dict) else origin:
+def runs_in(call: Any) -> Iterator[dict[str, Any]]:
+    """The runs that a call names, each with `run`, `sha256` and `recorded`."""
+    if isinstance(call, dict) and "sha256" in call and "run" in call:
+        yield call
+    elif isinstance(call, dict | list):
+        for item in call.values() if isinstance(call, dict) else call:
             yield from runs_in(item)
 
 
-def marked(html: str, origin: dict[str, Any]) -> str:
-    """HTML that states its origin."""
-    return f'<div {ATTRIBUTE}="{escape(json.dumps(origin), quote=True)}">{html}</div>'
+def marked(html: str, call: dict[str, Any]) -> str:
+    """HTML that states its call."""
+    return f'<div {ATTRIBUTE}="{escape(json.dumps(call), quote=True)}">{html}</div>'

@@ -12,7 +12,7 @@ import pandas as pd
 from labkit.core.config import DATASETS, Config, scale_name
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.judge import claims, original, recipes, stats
-from labkit.show.remake import MIME, made
+from labkit.show.remake import MIME, remakable
 from labkit.store.run import (
     BOTH,
     Run,
@@ -44,7 +44,7 @@ class Table:
     frame: pd.DataFrame
     caption: str
     decimals: Mapping[str, int] = field(default_factory=dict)
-    origin: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
+    call: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
 
     def _cells(self) -> pd.DataFrame:
         columns = [self._shown(name, self.frame[name]) for name in self.frame]
@@ -76,13 +76,13 @@ class Table:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle = {"text/html": self.html(), "text/plain": repr(self)}
-        return bundle | {MIME: self.origin}
+        return bundle | {MIME: self.call}
 
     def __repr__(self) -> str:
         return f"{self.caption}\n{self._cells().to_string()}"
 
 
-@made
+@remakable
 def epochs(runs: Runs) -> Table:
     """Mean training loss by epoch and setting, with the original's printed loss beside it.
 
@@ -119,7 +119,7 @@ def _inside(values: np.ndarray | pd.DataFrame, original: Sequence[float]) -> lis
     ]
 
 
-@made
+@remakable
 def beside(runs: Runs) -> Table:
     """Every curve and table of the original: how many of its values lie in our range of seeds.
 
@@ -159,7 +159,7 @@ def beside(runs: Runs) -> Table:
     return Table(frame, caption)
 
 
-@made
+@remakable
 def ledger(runs: Runs) -> Table:
     """What the original states, and the verdict that these runs give, claim by claim."""
     found = list(claims.judgements(runs))
@@ -188,7 +188,7 @@ def ledger(runs: Runs) -> Table:
     return Table(frame, caption)
 
 
-@made
+@remakable
 def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Table:
     """How fast each setting learns: the area under its log-loss curve, and what it takes until an
     epoch's mean training loss is at most each of `losses` (nats).
@@ -230,13 +230,13 @@ def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Tabl
     return Table(frame.rename_axis("setting"), caption, decimals)
 
 
-@made
+@remakable
 def recipe_distances(runs: Runs) -> Table:
     """By which factor each recipe's training losses are off the original's, see `recipes`."""
     found = recipes.distances(runs)
     epochs = found.attrs["epochs"]
     factors = np.exp(found.drop(columns="n"))
-    names = {number: original.numbered(number).name for number in epochs}
+    names = {number: original.section(number).name for number in epochs}
     heads = {n: f"{names[n]}, {k} epoch{'s' * (k > 1)}" for n, k in epochs.items()} | {
         "all": "all",
         "low": "from",
@@ -256,7 +256,7 @@ def recipe_distances(runs: Runs) -> Table:
     return Table(frame, caption, dict.fromkeys(heads.values(), 2))
 
 
-@made
+@remakable
 def hardest(runs: Runs, most: int = 12) -> Table:
     """The test images that all runs together get wrong most often: how often, and as what.
 
@@ -288,7 +288,7 @@ def hardest(runs: Runs, most: int = 12) -> Table:
     return Table(frame, caption)
 
 
-@made
+@remakable
 def changed(runs: Runs, most: int = 8) -> Table:
     """The test images whose verdict changes between the first setting and each other one.
 
@@ -336,7 +336,7 @@ def _mostly_right(group: Sequence[Run]) -> np.ndarray:
     return np.mean([run.right() for run in group], axis=0) > 0.5
 
 
-@made
+@remakable
 def per_class(runs: Runs, split: str = "test") -> Table:
     """Accuracy of every digit and in total on "train" or "test", beside the original's table.
 
@@ -405,7 +405,7 @@ def _range_words(counted: Runs) -> str:
     return "lowest and highest seed" if several == {True} else "95 % Wilson interval"
 
 
-@made
+@remakable
 def summary(runs: Runs) -> Table:
     """One row a setting: loss of the first and the last epoch and both accuracies, and theirs."""
     rows, counted = {}, answered(runs)
@@ -454,7 +454,7 @@ def summary(runs: Runs) -> Table:
     return Table(frame.rename_axis("setting"), caption, decimals)
 
 
-@made
+@remakable
 def lag(runs: Runs) -> Table:
     """What the running averages cost after the last epoch: accuracy with either statistics.
 
@@ -487,7 +487,7 @@ def lag(runs: Runs) -> Table:
     return Table(frame.rename_axis("setting"), caption, dict.fromkeys(decimals, 2))
 
 
-@made
+@remakable
 def work(runs: Runs) -> Table:
     """What an epoch of each setting costs: equal epochs are not equal work."""
     rows = {}
@@ -505,7 +505,7 @@ def work(runs: Runs) -> Table:
     return Table(frame, caption, {"seconds an epoch": 2})
 
 
-@made
+@remakable
 def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> Table:
     """The classes most often taken for another one, summed over the runs of one setting.
 
@@ -535,7 +535,7 @@ def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> 
     return Table(frame, caption, {f"% of the {noun}": 2})
 
 
-@made
+@remakable
 def layers(config: Config) -> Table:
     """The layer table of the config's network, see `layers.layer_table`, with its totals."""
     from labkit.core import model  # here: no other table needs torch
@@ -571,7 +571,7 @@ def layers(config: Config) -> Table:
     return Table(shown, caption)
 
 
-@made
+@remakable
 def provenance(runs: Runs, since: str = "9999", until: str = "9999") -> Table:
     """What ran, when, where and from which commit; the record's name finds it in the store.
 

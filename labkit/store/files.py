@@ -1,6 +1,7 @@
 """Files on disk: read within bounds, whoever wrote them, and replaced in one step."""
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
@@ -65,6 +66,12 @@ def parse(text: bytes) -> dict[str, Any]:
     if level:
         raise ValueError(f"it is nested more than {MOST_NESTED} levels deep")
     return value
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def version(path: Path) -> tuple[int, ...]:

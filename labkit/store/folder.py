@@ -20,11 +20,11 @@ import pandas as pd
 import platformdirs
 from filelock import FileLock, Timeout
 
-from labkit.core.config import RECIPE, Config
+from labkit.core.config import TRAINING_VERSION, Config
 from labkit.core.log import plain, say
 from labkit.core.values import LabkitError
 from labkit.store.files import MOST_JSON, parse, read, version, write_atomically
-from labkit.store.integrity import ARRAYS, MOST_ARRAYS, check_record, checksum, unpack
+from labkit.store.integrity import ARRAYS, MOST_ARRAYS, check_record, record_sha256, unpack
 from labkit.store.run import Run
 
 FORMAT = 2  # of the files; every format states its checksum as this one does
@@ -92,7 +92,7 @@ class Store:
                     ) from error
 
     def find(self, config: Config, data_sha256: str) -> Run | None:
-        """The run of exactly this config, data and `RECIPE`; None if there is none.
+        """The run of exactly this config, data and `TRAINING_VERSION`; None if there is none.
 
         Raises:
             DamagedError: its record is damaged.
@@ -172,7 +172,7 @@ class Store:
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         record = {
             "format": FORMAT,
-            "recipe": RECIPE,
+            "recipe": TRAINING_VERSION,
             "config": run.config.to_dict(),
             "data_sha256": run.data_sha256,
             "history": [
@@ -184,7 +184,7 @@ class Store:
             "provenance": run.provenance,
             "arrays": {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256},
         }
-        record["sha256"] = checksum(record)
+        record["sha256"] = record_sha256(record)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / record["arrays"]["file"], buffer.getvalue())
@@ -251,7 +251,7 @@ def whole(path: Path) -> Record:
     before = version(path)
     try:
         found = parts(path)
-        if found.run.checksum != checksum(found.content):
+        if found.run.checksum != record_sha256(found.content):
             raise ValueError("its content does not have the checksum that it states")
         return found
     except (OSError, ValueError) as error:
@@ -306,7 +306,7 @@ def refuse_other(path: Path, content: dict[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(Config)}
     unknown = set(settings if isinstance(settings, dict) else ()) - known
     other = written > FORMAT or unknown
-    if other and content.get("sha256", "") not in ("", checksum(content)):
+    if other and content.get("sha256", "") not in ("", record_sha256(content)):
         raise ValueError("its content does not have the checksum that it states")
     if written > FORMAT:
         raise StoreError(

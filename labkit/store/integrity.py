@@ -39,7 +39,7 @@ LAYERS = ("weights", "activations", "normalizations")
 MOST_LAYERS, MOST_MOMENTS = 1000, 100
 
 
-def checksum(record: dict[str, Any]) -> str:
+def record_sha256(record: dict[str, Any]) -> str:
     """SHA-256 of a record's content, whatever its spaces and the order of its keys."""
     content = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

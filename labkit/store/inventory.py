@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from filelock import Timeout
 
-from labkit.core.config import RECIPE, Config
+from labkit.core.config import TRAINING_VERSION, Config
 from labkit.core.log import plain
 from labkit.core.measures import RECALIBRATED, RUNNING, kept_as
 from labkit.core.values import LabkitError
@@ -148,7 +148,7 @@ def _record(path: Path) -> dict[str, Any]:
     status = "complete"
     if run.diverged:
         status = "diverged at epoch {}, iteration {}".format(*run.diverged)
-    status += f", recipe {content['recipe']}" * (content["recipe"] != RECIPE)
+    status += f", recipe {content['recipe']}" * (content["recipe"] != TRAINING_VERSION)
     status += ", its date is still to come" * (run.provenance["date"] > utc_now())
     return {
         "status": status,

@@ -16,6 +16,7 @@ from bs4 import BeautifulSoup, Tag
 
 from labkit import plots
 from labkit.report import build, verify
+from labkit.store.files import file_sha256
 
 #: A report of one short notebook, with two runs and something of every kind.
 CELLS = [
@@ -140,7 +141,7 @@ def alter(folder: Path, times: int, chance: random.Random) -> Counter[str]:
             else:
                 text, way = alter_page(text, chance)
                 page.write_text(text, "utf-8")
-                manifest["files"][build.PAGE] = build.checksum(page)
+                manifest["files"][build.PAGE] = file_sha256(page)
                 (evidence / build.MANIFEST).write_text(json.dumps(manifest))
                 what = f"page, {way}"
                 if chance.random() < 0.5:

@@ -1,6 +1,6 @@
-"""The golden test: `RECIPE` must be raised whenever the same config trains to other numbers.
+"""The golden test: whenever a config trains to other numbers, `TRAINING_VERSION` must be raised.
 
-`python tests/test_recipe.py` prints the numbers anew, for a new `RECIPE`.
+`python tests/test_golden.py` prints the numbers anew, for a new `TRAINING_VERSION`.
 """
 
 import pkgutil
@@ -9,7 +9,7 @@ import pytest
 import torch
 import torture
 
-from labkit.core.config import RECIPE, Config
+from labkit.core.config import TRAINING_VERSION, Config
 from labkit.lab.training import train_run
 
 BASE = Config(batch_size=50, epochs=2, lr=0.0001)
@@ -57,8 +57,8 @@ def golden(name: str) -> bool:
     Rounding differs between processors and grows from step to step. One thread for two, or SSE4
     for AVX-512, moved ReLU's last numbers by 0.0025, and those of smooth activations by 1e-6.
     """
-    assert RECIPE in GOLDEN, "a new RECIPE needs its numbers: run this file"
-    config, stored = SETTINGS[name], GOLDEN[RECIPE][name]
+    assert TRAINING_VERSION in GOLDEN, "a new TRAINING_VERSION needs its numbers: run this file"
+    config, stored = SETTINGS[name], GOLDEN[TRAINING_VERSION][name]
     found, grown = numbers(config), 1e-2 if config.activation == "relu" else 1e-4
     return found[0] == pytest.approx(stored[0], rel=1e-5) and found == pytest.approx(
         stored, rel=grown
@@ -67,7 +67,7 @@ def golden(name: str) -> bool:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_training_gives_the_numbers_of_its_recipe(name):
-    assert golden(name), "training gives other numbers: raise RECIPE"
+    assert golden(name), "training gives other numbers: raise TRAINING_VERSION"
 
 
 CHANGES = {
