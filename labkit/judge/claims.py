@@ -1,20 +1,18 @@
 """The original's claims, as data, and the verdict on each, computed from runs.
 
-A verdict is *reproduced* if every comparison that a claim rests on goes the claimed way here, with
-an interval that excludes zero; *contradicted* if some goes the other way, with such an interval;
-otherwise *not separable at n = ...*, n being the seeds. Where what the original states and what it
-prints do not go together, the verdict says that it *contradicts the original's own table*, and then
-what these runs show; curves are compared by their last losses for that, since the original knew no
-other measure. Where a run diverged, what is left is no fair comparison: not separable.
+A claim has parts, each one comparison with its own verdict: it *holds* or *does not hold* where a
+test at 5 % decides, and is *undecided* elsewhere, with the number of runs per setting that would
+tell. Two settings are compared unpaired (Welch), since runs that share a seed share nothing that
+shows; digits of one run are compared within the run. Test accuracies carry two doubts, other seeds
+and other images (`stats.estimate`). Where a claim states a size, or the original's numbers show
+one, a part also says whether one more run of ours could give it.
 
 Accuracies and answers are recalibrated, see `measures.STATISTICS`. Those by running averages, which
-the original most likely states, are named beside them and decide nothing. Where no run has
-recalibrated answers, a claim that rests on them is not separable at n = 0.
-
-Intervals are corrected for the comparisons within a claim, not for the number of claims.
+the original most likely states, are named beside them and decide nothing. A setting with a run that
+diverged is no fair comparison: undecided.
 """
 
-import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +22,7 @@ import numpy as np
 from labkit.core.config import VARIED
 from labkit.core.measures import RUNNING
 from labkit.core.values import whole
-from labkit.core.words import minus
+from labkit.core.words import SPLITS, minus
 from labkit.judge import original, stats
 from labkit.store.run import (
     Run,
@@ -33,29 +31,52 @@ from labkit.store.run import (
     divergences,
     finite,
     off_diagonal,
-    paired_by_seed,
     shares_of,
     unanswered,
 )
 
-REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
-OWN_TABLE = "contradicts the original's own table"
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+PERCENT = (0.0, 100.0)
 
 Settings = Mapping[str, Sequence[Run]]  # number of the original's section → runs of its setting
 Measure = Callable[[Run], float | np.ndarray]  # one value, or one of each test image
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One comparison on `n` seeds; `agrees` with the claim or not, None if the data cannot tell.
+class Part:
+    """One comparison that a claim rests on.
 
-    `brief` is the evidence without the tests, for the ledger.
+    Attributes:
+        what: is compared.
+        agrees: with the claim or not; None where the data cannot tell.
+        n: runs, of the setting that has fewer.
+        found: the numbers, with interval and test.
+        brief: the same in plain words.
+        p: two-sided; NaN where nothing could be tested.
+        needed: how many runs of each setting would tell; infinite where more runs alone would not.
+        size: how the original's number compares with what one more run of ours would give.
     """
 
+    what: str
     agrees: bool | None
-    evidence: str
     n: int
+    found: str
     brief: str
+    p: float = math.nan
+    needed: float = math.nan
+    size: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words."""
+        if self.agrees is not None:
+            return HOLDS if self.agrees else FAILS
+        if self.n < 2:
+            return f"{UNDECIDED} (n = {self.n})"
+        if math.isinf(self.needed):
+            return f"{UNDECIDED} (n = {self.n}); more runs alone would not tell"
+        more = "" if math.isnan(self.needed) else f"; about n = {self.needed:.0f} would tell"
+        return f"{UNDECIDED} (n = {self.n}){more}"
 
 
 @dataclass(frozen=True)
@@ -69,8 +90,8 @@ class Claim:
         predicts: what the records must show if it holds.
         test: the test that decides.
         needs: the sections whose runs it is judged on.
-        judge: the findings, from the runs of those sections.
-        own: where the original's own numbers contradict it, in words; "" if they do not.
+        judge: the parts, from the runs of those sections.
+        own: whether the original's own lists and tables agree with it, in words.
         answers: whether it rests on what the networks answer, and not on losses alone.
     """
 
@@ -80,26 +101,38 @@ class Claim:
     predicts: str
     test: str
     needs: tuple[str, ...]
-    judge: Callable[[Settings], list[Finding]]
-    own: Callable[[], str] = lambda: ""
+    judge: Callable[[Settings], list[Part]]
+    own: Callable[[], str]
     answers: bool = False
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's verdict, with what it rests on, at length and in brief."""
+    """A claim with its parts; `note` says which runs were left out."""
 
     claim: Claim
-    verdict: str
-    evidence: str
-    n: int
-    brief: str
+    parts: list[Part]
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The verdicts of all parts as one: how many hold, do not hold, are undecided."""
+        return tally([part.agrees for part in self.parts])
+
+
+def tally(agrees: Sequence[bool | None]) -> str:
+    """How many of several verdicts are which; the verdict alone where all are the same."""
+    counts = {HOLDS: 0, FAILS: 0, UNDECIDED: 0}
+    for found in agrees:
+        counts[UNDECIDED if found is None else HOLDS if found else FAILS] += 1
+    said = [f"{times} {word}" for word, times in counts.items() if times]
+    return said[0].partition(" ")[2] if len(said) == 1 else ", ".join(said)
 
 
 def judge(claim: Claim, runs: Runs) -> Judgement | None:
     """The verdict on `claim` from `runs`; None where a setting that it needs has no runs.
 
-    The settings are told by their configs, not by their labels: of several recipes, images or
+    Settings are recognised by their configs, not by their labels: of several recipes, images or
     numbers of epochs those of the first group are taken.
     """
     first = next(iter(runs.values()))[0].config
@@ -113,94 +146,72 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
     }
     if len(needed) < len(claim.needs):
         return None
-    settings, first_of_all = finite(needed), []
-    nothing = [Finding(None, "no run is left to compare", 0, "no run is left to compare")]
-    findings = claim.judge(settings) if len(settings) == len(needed) else nothing
+    settings, notes = finite(needed), []
+    parts = claim.judge(settings) if len(settings) == len(needed) else [nothing("every run")]
     if lost := divergences({f"section {number}": group for number, group in needed.items()}):
-        findings = [replace(finding, agrees=None) for finding in findings]
-        first_of_all.append(f"{lost}, so that no verdict is given on the others")
+        parts = [replace(part, agrees=None, p=math.nan, needed=math.nan) for part in parts]
+        notes.append(f"{lost}, so no verdict is given on the other runs")
     if claim.answers and (older := unanswered(needed)):
-        first_of_all.append(f"{older} where answers count")
-    found = verdict(findings)
-    if own := claim.own():
-        first_of_all.insert(0, own)
-        found = f"{OWN_TABLE}; these runs: {found}"
-    evidence, brief = (
-        minus("; ".join([*first_of_all, *parts]))
-        for parts in ([f.evidence for f in findings], [f.brief for f in findings])
-    )
-    return Judgement(claim, found, evidence, min(finding.n for finding in findings), brief)
-
-
-def verdict(findings: Sequence[Finding]) -> str:
-    """What several comparisons, all of which a claim rests on, say of it together.
-
-    Where one of them has no runs, that is nothing.
-    """
-    if not min(finding.n for finding in findings):
-        return "not separable at n = 0"
-    if any(finding.agrees is False for finding in findings):
-        return CONTRADICTED
-    if all(finding.agrees for finding in findings):
-        return REPRODUCED
-    return f"not separable at n = {min(finding.n for finding in findings)}"
+        notes.append(older)
+    return Judgement(claim, parts, "; ".join(notes))
 
 
 def judgements(runs: Runs) -> Iterator[Judgement]:
     """The verdicts on all claims that `runs` suffice for, in the ledger's order."""
-    for claim in CLAIMS:
-        if found := judge(claim, runs):
-            yield found
+    yield from filter(None, (judge(claim, runs) for claim in CLAIMS))
 
 
-def compared(
-    what: str,
-    first: Sequence[Run],
-    second: Sequence[Run],
-    measure: Measure,
-    expected: int,
-    *,
-    unit: str = "",
-    comparisons: int = 1,
-) -> Finding:
-    """Whether `measure` is higher (`expected` 1) or lower (-1) in `first` than in `second`."""
-    difference = paired(first, second, measure, comparisons)
-    if difference is None:
-        pairs, found = paired_by_seed(first, second), "no seed in common"
-        for a, b in pairs:
-            found = f"{np.mean(measure(a)) - np.mean(measure(b)):+.3g}{unit} (single run, no claim)"
-        return Finding(None, f"{what}: {found}", len(pairs), f"{what}: {found}")
-    agrees = (difference.mean > 0) == (expected > 0) if difference.separable else None
-    words, brief = f"{what}: {difference.words(unit)}", f"{what}: {difference.brief(unit)}"
-    return Finding(agrees, words, difference.n, brief)
-
-
-def paired(
-    first: Sequence[Run],
-    second: Sequence[Run],
-    measure: Measure,
-    comparisons: int = 1,
-) -> stats.Difference | None:
-    """`measure` of the first runs minus that of the second; None below two seeds in common."""
-    pairs = paired_by_seed(first, second)
-    if len(pairs) < 2:
-        return None
-    values = zip(*[(measure(a), measure(b)) for a, b in pairs], strict=True)
-    return stats.paired_difference(*values, comparisons)
-
-
-def with_more(finding: Finding, evidence: str, brief: str = "") -> Finding:
-    """The finding with more evidence, if there is any, behind its own."""
-    return replace(
-        finding,
-        evidence="; ".join(filter(None, (finding.evidence, evidence))),
-        brief="; ".join(filter(None, (finding.brief, brief))),
+def headline(found: Sequence[Judgement]) -> str:
+    """How many parts of all claims hold, do not hold and are undecided, corrected for all of them
+    together (Holm)."""
+    parts = [part for judgement in found for part in judgement.parts]
+    corrected = stats.holm([part.p for part in parts])
+    return tally(
+        [
+            part.agrees if p < 1 - stats.LEVEL else None
+            for part, p in zip(parts, corrected, strict=True)
+        ]
     )
 
 
-def _no_answers(what: str) -> Finding:
-    words = f"{what}: no run has recalibrated answers"
-    return Finding(None, words, 0, words)
+def part(
+    what: str,
+    expected: int,
+    found: stats.Estimate,
+    unit: str,
+    brief: str,
+    theirs: float | None = None,
+    form: str = "+.3g",
+) -> Part:
+    """A part from an estimate that must be above (`expected` 1) or below (-1) what was asked about.
+
+    Args:
+        theirs: the original's own value of the same measure.
+        form: how its numbers are written.
+    """
+    mean, low, high, next_low, next_high = (
+        format(value, form)
+        for value in (found.mean, found.low, found.high, found.next_low, found.next_high)
+    )
+    if math.isnan(found.p):
+        said = f"{what}: {mean}{unit} (n = {found.n}, no claim)"
+        return Part(what, None, found.n, minus(said), brief)
+    said = f"{what}: {mean}{unit} ({low} to {high}, {stats.p_words(found.p)}, n = {found.n})"
+    size = ""
+    if theirs is not None:
+        where = "inside" if found.next_low <= theirs <= found.next_high else "outside"
+        size = (
+            f"the original's {theirs:{form}} lies {where} what one more run of each setting would "
+            f"give ({next_low} to {next_high}{unit})"
+        )
+    agrees = found.sign == expected if found.sign else None
+    return Part(what, agrees, found.n, minus(said), brief, found.p, found.needed, minus(size))
+
+
+def nothing(what: str) -> Part:
+    """A part for which no run is left."""
+    words = f"{what}: no run is left to compare"
+    return Part(what, None, 0, words, words)
 
 
 def area(run: Run) -> float:
@@ -214,246 +225,227 @@ def last_loss(run: Run) -> float:
 
 
 def test_percent(run: Run) -> np.ndarray:
-    """100 for each test image that was answered rightly, else 0: the mean is the accuracy in %.
+    """100 for each test image that was answered correctly, else 0: the mean is the accuracy in %.
 
     By recalibrated answers; length 0 for a run that has none.
     """
     return 100.0 * run.right()
 
 
-def _final_loss(settings: Settings) -> list[Finding]:
-    losses = [last_loss(run) for run in settings["1"]]
-    brief = f"last loss here {min(losses):.4f} to {max(losses):.4f} nats"
-    if len(losses) < 2:
-        return [Finding(None, f"{brief} (single run, no claim)", 1, brief)]
-    low, high = stats.prediction_interval(losses)
-    stated = original.STATED_FINAL_LOSS
-    words = f"{brief}, one more run by 95 % in {max(low, 0):.4f} to {high:.4f} (n = {len(losses)})"
-    if min(losses) <= stated <= max(losses):
-        return [Finding(True, words, len(losses), brief)]
-    agrees = None if low <= stated <= high else False  # nan: equal losses leave no interval
-    return [Finding(agrees, words, len(losses), brief)]
+def compared(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> stats.Estimate:
+    """`measure` of the first runs minus that of the second."""
+    bounds = (-100.0, 100.0) if measure is test_percent else (-math.inf, math.inf)
+    return stats.estimate(
+        *([measure(run) for run in group] for group in (first, second)), bounds=bounds
+    )
+
+
+def in_images(points: float) -> str:
+    """A difference of accuracies in plain words: images in 1,000."""
+    many = f"{abs(10 * points):.2g}"
+    return f"{'loses' if points < 0 else 'gains'} {many} image{'s' * (many != '1')} in 1,000"
+
+
+def _final_loss(settings: Settings) -> list[Part]:
+    losses, stated = [last_loss(run) for run in settings["1"]], original.STATED_FINAL_LOSS
+    found = stats.estimate(losses, bounds=(0, math.inf))
+    what = "last loss of the baseline"
+    brief = (
+        f"{min(losses):.4f} to {max(losses):.4f} nats, {stated / np.mean(losses):.0f} times less"
+    )
+    if math.isnan(found.p):
+        return [Part(what, None, len(losses), f"{what}: {found.mean:.4f} nats (no claim)", brief)]
+    inside = found.next_low <= stated <= found.next_high
+    bounds = f"{found.next_low:.4f} and {found.next_high:.4f}"
+    said = f"{what}: {found.mean:.4f} nats; one more run would end between {bounds} (n = {found.n})"
+    agrees = True if min(losses) <= stated <= max(losses) else None if inside else False
+    return [Part(what, agrees, found.n, said, brief, stats.p_of_one_more(losses, stated))]
 
 
 def _own_final_loss() -> str:
     listed = original.SECTIONS[0].epoch_loss[-1]
-    if listed == original.STATED_FINAL_LOSS:
-        return ""
-    return f"its list of epochs ends at {listed:.6f}"
+    same = listed == original.STATED_FINAL_LOSS
+    return "agree" if same else f"disagree: its list of epochs ends at {listed:.6f}"
 
 
-def _above_99(settings: Settings) -> list[Finding]:
-    group, found = answering(settings["1"]), []
-    averaged = answering(settings["1"], RUNNING)
-    for split, name in (("train", "training"), ("test", "test")):
-        mean = 100 * np.mean([run.accuracy(split, RUNNING) for run in averaged] or np.nan)
-        words = f"by running averages {mean:.2f} %"
-        beside = (f"{words} (n = {len(averaged)})", words) if averaged else ("", "")
-        if not group:
-            found.append(with_more(_no_answers(f"{name} accuracy"), *beside))
+def _above_99(settings: Settings) -> list[Part]:
+    parts = []
+    for split, kind in SPLITS.items():
+        what, theirs = f"{kind} accuracy", getattr(original.SECTIONS[0], split).total_percent
+        averaged = [100 * run.accuracy(split, RUNNING) for run in answering(settings["1"], RUNNING)]
+        if not (group := answering(settings["1"])):
+            parts.append(nothing(what))
             continue
-        shares = [run.accuracy(split) for run in group]
-        counts = group[0].counts(split)
-        total, mean = int(counts.sum()), float(np.mean(shares))
-        low, high = stats.wilson(round(mean * total), total)
-        words = f"{100 * low:.2f} to {100 * high:.2f} % by the {total:,} images alone"
-        if len(group) > 1:
-            over = stats.mean_interval(shares)
-            if np.isnan(over[0]):  # equal seeds have no interval
-                over = (0.0, 1.0)
-            shown = f"{100 * max(over[0], 0):.2f} to {100 * min(over[1], 1):.2f} %"
-            words = f"{shown} over the seeds, {words}"
-            low, high = min(low, over[0]), max(high, over[1])  # neither doubt is left out
-        agrees = True if low > 0.99 else False if high < 0.99 else None
-        if len(group) < 2:
-            agrees, words = None, f"{words}; single run, no claim"
-        shown = f"{name} {100 * mean:.2f} %"
-        brief = f"{shown} ({100 * max(low, 0):.2f} to {100 * min(high, 1):.2f})"
-        finding = Finding(agrees, f"{shown} ({words})", len(group), brief)
-        found.append(with_more(finding, *beside))
-    return found
+        # The training images are all there are; the test images stand for others.
+        values = [
+            100 * run.accuracy(split) if split == "train" else test_percent(run) for run in group
+        ]
+        found = stats.estimate(values, about=99.0, bounds=PERCENT)
+        brief = f"{found.mean:.2f} %, {in_images(found.mean - 100).removeprefix('loses ')} wrong"
+        one = part(what, 1, found, " %", brief, theirs, ".2f")
+        said = f"{one.found}; by running averages {np.mean(averaged):.2f} %"
+        if split == "test":
+            total = int(group[0].counts(split).sum())
+            width = 100 * stats.deviation(0.99, total) * stats.Z
+            bounds = f"{99 - width:.2f} to {99 + width:.2f} %"
+            said += f"; {total:,} images cannot tell {bounds} from 99 %"
+        size = one.size.replace("run of each setting", "run")
+        parts.append(replace(one, found=said, size=size))
+    return parts
 
 
-def _extreme(
-    group: Sequence[Run], split: str, digits: Sequence[int], sign: int, comparisons: int
-) -> Finding:
-    """Whether all of `digits` have a higher (`sign` 1) or lower accuracy than every other digit."""
-    shares = np.array([shares_of(run.counts(split))[:-1] for run in group])
-    others = [d for d in range(shares.shape[1]) if d not in digits]
-    mean = shares.mean(0)
-    order = [int(d) for d in np.argsort(-sign * mean, kind="stable")[: len(digits)]]
-    named = " and ".join(f"{d} ({mean[d]:.2f} %)" for d in order)
-    kind, rank = "training" if split == "train" else split, "best" if sign > 0 else "worst"
-    words = f"{rank} on the {kind} images here: {named}"
-    brief = f"here {rank} on the {kind} images: {' and '.join(map(str, order))}"
-    if len(group) < 2:
-        return Finding(None, f"{words} (single run, no claim)", 1, brief)
-    signs = []
-    for d, other in itertools.product(digits, others):
-        difference = stats.paired_difference(shares[:, d], shares[:, other], comparisons)
-        signs.append(sign * np.sign(difference.mean) if difference.separable else 0)
-    agrees = False if min(signs) < 0 else True if min(signs) > 0 else None
-    as_said, against = signs.count(1), signs.count(-1)
-    claimed, way = " and ".join(map(str, digits)), ("above", "below")[::sign]
-    words += (
-        f", while {claimed} in {as_said} of {len(signs)} comparisons {way[0]} another digit and in "
-        f"{against} {way[1]}"
-    )
-    return Finding(agrees, words, len(group), brief)
+def _own_above_99() -> str:
+    shares = [getattr(original.SECTIONS[0], split).total_percent for split in SPLITS]
+    said = " and ".join(f"{share:.2f} %" for share in shares)
+    return f"{'agree' if min(shares) > 99 else 'disagree'}: {said}"
 
 
-def _digits(settings: Settings) -> list[Finding]:
-    asked = [(split, *rank) for split in ("train", "test") for rank in (([8], 1), ([2, 7], -1))]
-    comparisons = sum(len(digits) * (10 - len(digits)) for _, digits, _ in asked)
-    if not (group := answering(settings["1"])):
-        return [_no_answers("best and worst digits")]
-    return [_extreme(group, split, digits, sign, comparisons) for split, digits, sign in asked]
+def _most_often(what: str, times: int, n: int, more: str) -> Part:
+    """Whether something is so in most runs."""
+    p, needed = stats.majority(times, n)
+    agrees = times > n / 2 if p < 1 - stats.LEVEL else None
+    said = f"{what}: in {times} of {n} runs ({stats.p_words(p)}); {more}"
+    return Part(what, agrees, n, said, f"in {times} of {n} runs; {more}", p, needed)
+
+
+def _digits(settings: Settings) -> list[Part]:
+    parts, group = [], answering(settings["1"])
+    for split, kind in SPLITS.items():
+        shares = np.array([shares_of(run.counts(split))[:-1] for run in group])
+        for sign, digits, rank in ((1, [8], "best"), (-1, [2, 7], "worst")):
+            what = f"{' and '.join(map(str, digits))} {rank} on the {kind} images"
+            if not group:
+                parts.append(nothing(what))
+                continue
+            others = np.delete(sign * shares, digits, axis=1).max(1)
+            times = int(((sign * shares[:, digits]).min(1) >= others).sum())
+            order = np.argsort(-sign * shares.mean(0), kind="stable")[: len(digits)]
+            named = " and ".join(f"{d} ({shares.mean(0)[d]:.2f} %)" for d in order)
+            parts.append(_most_often(what, times, len(group), f"{rank} on average {named}"))
+    return parts
 
 
 def _own_digits() -> str:
     said = []
-    for split, name in (("train", "training"), ("test", "test")):
+    for split, kind in SPLITS.items():
         shares = np.array(getattr(original.SECTIONS[0], split).percent)
         worst = sorted(int(d) for d in shares.argsort(kind="stable")[:2])
-        best = int(shares.argmax())
-        if best != 8 or worst != [2, 7]:
-            said.append(f"its {name} table has {best} best, {worst[0]} and {worst[1]} worst")
-    return "; ".join(said)
+        if shares.argmax() != 8 or worst != [2, 7]:
+            said.append(
+                f"its {kind} table has {shares.argmax()} best, {worst[0]} and {worst[1]} worst"
+            )
+    return f"disagree: {'; '.join(said)}" if said else "agree"
 
 
-def _two_and_seven(settings: Settings) -> list[Finding]:
+def _two_and_seven(settings: Settings) -> list[Part]:
     if not (group := answering(settings["1"])):
-        return [_no_answers("2 and 7")]
+        return [nothing("2 and 7")]
+    upper = np.triu_indices(10, 1)
     wrong = np.array([off_diagonal(run.counts("test")) for run in group])
-    total = wrong.sum(0)
-    pairs = total + total.T
-    upper = pairs[np.triu_indices(10, 1)]
-    first, second = np.unravel_index(np.triu(pairs).argmax(), pairs.shape)
-    found = []
-    for true, answer in ((2, 7), (7, 2)):
-        words = (
-            f"{true} taken for {answer} in {total[true, answer]} of {total[true].sum()} mistakes"
-        )
-        brief = words
-        if len(group) < 2:
-            found.append(Finding(None, f"{words} (single run, no claim)", 1, brief))
-            continue
-        others = (wrong[:, true].sum(1) - wrong[:, true, answer]) / 8
-        difference = stats.paired_difference(wrong[:, true, answer], others, comparisons=2)
-        agrees = bool(difference.mean > 0) if difference.separable else None
-        words += f", a run {difference.words()} against the mean of the other wrong answers"
-        found.append(Finding(agrees, words, len(group), brief))
-    if not total.any():
-        return found
-    place = int((upper > pairs[2, 7]).sum()) + 1
-    words = (
-        f"both together place {place} of {len(upper)} pairs with {pairs[2, 7]} of {total.sum()} "
-        f"test mistakes; the most frequent is {first} and {second} with {pairs[first, second]}"
-    )
-    brief = f"most frequent pair {first} and {second}, this one in place {place} of {len(upper)}"
-    return [found[0], with_more(found[1], words, brief)]
-
-
-def _printed(number: str) -> tuple[float, ...]:
-    """The original's losses by epoch in the section of that number."""
-    return original.section(number).epoch_loss
-
-
-def _areas(
-    settings: Settings, first: str, second: str, names: str, expected: int, comparisons: int = 1
-) -> Finding:
-    """The areas of two sections' log-loss curves, and the original's own beside them."""
-    found = compared(
-        f"{names}, mean ln loss",
-        settings[first],
-        settings[second],
-        area,
-        expected,
-        comparisons=comparisons,
-    )
-    theirs = [stats.log_area(np.array(_printed(number))) for number in (first, second)]
-    own = theirs[0] - theirs[1]
-    return with_more(found, f"the original's curves {own:+.3g}", f"original {own:+.3g}")
-
-
-def _sigmoid(settings: Settings) -> list[Finding]:
-    return [_areas(settings, "2.1", "1", "sigmoid − ReLU", 1)]
-
-
-def _tanh(settings: Settings) -> list[Finding]:
-    worse = _areas(settings, "2.2", "1", "tanh − ReLU", 1, 2)
-    better = _areas(settings, "2.2", "2.1", "tanh − sigmoid", -1, 2)
-    words = []
-    ours = [np.mean([run.history["loss"] for run in settings[n]], axis=0) for n in ("2.1", "2.2")]
-    for whose, (sigmoid, tanh) in (
-        ("in the original", (_printed("2.1"), _printed("2.2"))),
-        ("here", ours),
-    ):
-        below = [str(epoch) for epoch in np.flatnonzero(np.less(sigmoid, tanh))]
-        words.append(f"{whose} in epoch {', '.join(below)}" if below else f"{whose} in none")
-    crossing = f"sigmoid's loss is below tanh's {' and '.join(words)}"
-    return [worse, with_more(better, crossing)]
-
-
-def _own_tanh() -> str:
-    relu, sigmoid, tanh = (_printed(number)[-1] for number in ("1", "2.1", "2.2"))
-    if relu <= tanh <= sigmoid:
-        return ""
-    return (
-        f"its lists of epochs end at {relu:.4f} (ReLU), {tanh:.4f} (tanh), {sigmoid:.4f} (sigmoid)"
-    )
-
-
-def _accuracies(
-    settings: Settings, first: str, second: str, names: str, expected: int, comparisons: int = 1
-) -> Finding:
-    """The test accuracies of two sections, and what the original's own tables can carry."""
-    what = f"{names}, test accuracy"
-    groups = [answering(settings[number]) for number in (first, second)]
-    found = _no_answers(what)
-    if all(groups):
-        found = compared(
-            what, *groups, test_percent, expected, unit=" points", comparisons=comparisons
-        )
-    pairs = paired_by_seed(*(answering(settings[number], RUNNING) for number in (first, second)))
-    if pairs:
-        shares = np.array([[run.accuracy("test", RUNNING) for run in pair] for pair in pairs])
-        mean = 100 * np.mean(shares[:, 0] - shares[:, 1])
-        words = f"by running averages {mean:+.3g}"
-        found = with_more(found, f"{words} points (n = {len(pairs)})", words)
-    ours, theirs = (original.section(number).test for number in (first, second))
-    p = stats.two_shares(ours.correct, ours.total, theirs.correct, theirs.total)
-    own = ours.total_percent - theirs.total_percent
-    words = f"the original's tables {own:+.3g} points (counts by Fisher's test: {stats.p_words(p)})"
-    return with_more(found, words, f"original {own:+.3g}")
-
-
-def _high_rate(settings: Settings) -> list[Finding]:
-    return [_accuracies(settings, "3.1", "1", "lr 0.1 − 0.01", -1)]
-
-
-def _large_batch(settings: Settings) -> list[Finding]:
-    loss = _areas(settings, "3.2", "1", "batch 1000 − 64", -1, 2)
-    first = [np.mean([run.history["loss"].iloc[0] for run in settings[n]]) for n in ("3.2", "1")]
-    words = (
-        f"first epoch {first[0]:.2f} against {first[1]:.2f} nats (original "
-        f"{_printed('3.2')[0]:.2f} against {_printed('1')[0]:.2f})"
-    )
+    pairs = (wrong + wrong.transpose(0, 2, 1))[:, *upper]  # [runs, 45]
+    names = [f"{a} and {b}" for a, b in zip(*upper, strict=True)]
+    here = names.index("2 and 7")
+    others = np.delete(pairs, here, axis=1)
+    found = stats.estimate(pairs[:, here] - others.mean(1))
+    total = pairs.sum(0)
+    place = 1 + (total > total[here]).sum()
+    brief = f"{total[here]} of {total.sum()} mistakes, place {place} of {len(names)} pairs"
+    more = f"most frequent {names[total.argmax()]} with {total.max()} of {total.sum()} mistakes"
+    what = "2 and 7 against the mean of the other pairs"
+    times = int((pairs[:, here] > others.max(1)).sum())
     return [
-        with_more(loss, words),
-        _accuracies(settings, "3.2", "1", "batch 1000 − 64", 1, 2),
+        part(what, 1, found, " mistakes per run", brief),
+        _most_often("2 and 7 the most frequent pair", times, len(group), more),
     ]
 
 
-PAIRED = "paired by seed: Student's and bootstrap interval both without zero"
-ACCURACY = PAIRED + ", and for accuracies that over the images, too"
+def _areas(first: str, second: str, names: str, expected: int) -> Callable[[Settings], Part]:
+    """The areas of two sections' log-loss curves compared, and the original's own beside them."""
+
+    def judged(settings: Settings) -> Part:
+        found = compared(settings[first], settings[second], area)
+        theirs = _own_area(first, second)
+        brief = (
+            f"its loss is typically {math.exp(found.mean):.2f} times as high "
+            f"(original: {math.exp(theirs):.2f} times)"
+        )
+        return part(f"{names}, mean ln loss", expected, found, "", brief, theirs)
+
+    return judged
+
+
+def _own_area(first: str, second: str) -> float:
+    areas = [stats.log_area(np.array(original.section(n).epoch_loss)) for n in (first, second)]
+    return areas[0] - areas[1]
+
+
+def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[[Settings], Part]:
+    """The test accuracies of two sections compared, and the original's own beside them."""
+
+    def judged(settings: Settings) -> Part:
+        what = f"{names}, test accuracy"
+        groups = [answering(settings[number]) for number in (first, second)]
+        if not all(groups):
+            return nothing(what)
+        found, theirs = compared(*groups, test_percent), _own_accuracy(first, second)
+        brief = f"{in_images(found.mean)}; the original {in_images(theirs)}"
+        one = part(what, expected, found, " points", brief, theirs)
+        averaged = [answering(settings[number], RUNNING) for number in (first, second)]
+        means = [100 * np.mean([run.accuracy("test", RUNNING) for run in g]) for g in averaged]
+        more = minus(f"; by running averages {means[0] - means[1]:+.3g} points")
+        return replace(one, found=one.found + more)
+
+    return judged
+
+
+def _own_accuracy(first: str, second: str) -> float:
+    tables = [original.section(number).test for number in (first, second)]
+    return tables[0].total_percent - tables[1].total_percent
+
+
+def _agrees(value: float, expected: int, words: str) -> str:
+    return minus(f"{'agree' if value * expected > 0 else 'disagree'}: {words}")
+
+
+def _own_batch() -> str:
+    difference = _own_area("3.2", "1")
+    curves = _agrees(difference, -1, f"curves {difference:+.3g} in mean ln loss")
+    return f"{curves}; {_own_tables('3.2', '1', 1)}"
+
+
+def _own_tanh() -> str:
+    relu, sigmoid, tanh = (original.section(n).epoch_loss[-1] for n in ("1", "2.1", "2.2"))
+    said = f"its lists end at {relu:.4f} (ReLU), {tanh:.4f} (tanh), {sigmoid:.4f} (sigmoid)"
+    return f"{'agree' if relu <= tanh <= sigmoid else 'disagree'}: {said}"
+
+
+def _own_tables(first: str, second: str, expected: int) -> str:
+    """What the original's accuracy tables say, and whether that is more than chance."""
+    tables = [original.section(number).test for number in (first, second)]
+    p = stats.two_shares(*(n for table in tables for n in (table.correct, table.total)))
+    difference = _own_accuracy(first, second)
+    return _agrees(
+        difference, expected, f"{difference:+.2f} points (Fisher's test {stats.p_words(p)})"
+    )
+
+
+_sigmoid = _areas("2.1", "1", "sigmoid − ReLU", 1)
+_tanh_relu, _tanh_sigmoid = (
+    _areas("2.2", "1", "tanh − ReLU", 1),
+    _areas("2.2", "2.1", "tanh − sigmoid", -1),
+)
+_rate = _accuracies("3.1", "1", "learning rate 0.1 − 0.01", -1)
+_batch_loss = _areas("3.2", "1", "batch 1000 − 64", -1)
+_batch = _accuracies("3.2", "1", "batch 1000 − 64", 1)
+WELCH = "Welch's test over the seeds"
+IMAGES = " and, for accuracies, over the test images too"
 CLAIMS = (
     Claim(
         1,
         "1.2",
         "After ten epochs the loss fell to 0.20056.",
-        "Its own list of epochs ends there, and so do our runs, some above and some below.",
-        "comparison with its list; 95 % prediction interval from the seeds",
+        "One more run of ours may end there.",
+        "95 % prediction interval from the seeds",
         ("1",),
         _final_loss,
         _own_final_loss,
@@ -463,17 +455,18 @@ CLAIMS = (
         "1.3",
         "Training and test accuracy both pass 99 %.",
         "Both mean accuracies lie above 99 %.",
-        "Student's interval over the seeds and Wilson's of the images, both above 99 %",
+        "t-test against 99 %, over the seeds and, for test images, over the images too",
         ("1",),
         _above_99,
+        _own_above_99,
         answers=True,
     ),
     Claim(
         3,
         "1.3",
         "8 is learnt best, 2 and 7 worst.",
-        "8 above every other digit, 2 and 7 below every other, on both splits.",
-        PAIRED + ", against each other digit (Bonferroni, 50)",
+        "8 is best, and 2 and 7 are the two worst, in most runs and on both splits.",
+        "exact binomial test that it is so in half of all runs",
         ("1",),
         _digits,
         _own_digits,
@@ -483,10 +476,11 @@ CLAIMS = (
         4,
         "1.3",
         "2 and 7 are mistaken for each other (its guess).",
-        "A 2 is taken for a 7 more often than for the mean of the other digits, and a 7 for a 2.",
-        PAIRED + " (Bonferroni, 2)",
+        "They are mistaken for each other more often than other pairs, and most often of all.",
+        "t-test within the runs; exact binomial test that it is so in half of all runs",
         ("1",),
         _two_and_seven,
+        lambda: "none: it prints no mistakes",
         answers=True,
     ),
     Claim(
@@ -494,29 +488,30 @@ CLAIMS = (
         "2.1",
         "Sigmoid converges worse than ReLU.",
         "The area under its log-loss curve is larger.",
-        PAIRED,
+        WELCH,
         ("1", "2.1"),
-        _sigmoid,
+        lambda settings: [_sigmoid(settings)],
+        lambda: _agrees(_own_area("2.1", "1"), 1, f"{_own_area('2.1', '1'):+.3g} in mean ln loss"),
     ),
     Claim(
         6,
         "2.2",
         "Tanh is a little worse than ReLU and better than sigmoid.",
-        "The area under its log-loss curve lies between theirs, and so does its last loss in the "
-        "original's own lists; by how much is not judged.",
-        PAIRED + " (Bonferroni, 2)",
+        "The area under its log-loss curve lies between theirs.",
+        WELCH,
         ("1", "2.1", "2.2"),
-        _tanh,
+        lambda settings: [_tanh_relu(settings), _tanh_sigmoid(settings)],
         _own_tanh,
     ),
     Claim(
         7,
         "3.1",
         "A learning rate of 0.1 costs much accuracy; 0.01 is better.",
-        "The test accuracy is lower; by how much stands beside the original's.",
-        ACCURACY,
+        "The test accuracy is lower.",
+        WELCH + IMAGES,
         ("1", "3.1"),
-        _high_rate,
+        lambda settings: [_rate(settings)],
+        lambda: _own_tables("3.1", "1", -1),
         answers=True,
     ),
     Claim(
@@ -524,9 +519,10 @@ CLAIMS = (
         "3.2",
         "Batch size 1000 beats 64 in convergence and in accuracy.",
         "The area under its log-loss curve is smaller, and its test accuracy is higher.",
-        ACCURACY + " (Bonferroni, 2)",
+        WELCH + IMAGES,
         ("1", "3.2"),
-        _large_batch,
+        lambda settings: [_batch_loss(settings), _batch(settings)],
+        _own_batch,
         answers=True,
     ),
 )

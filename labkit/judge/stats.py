@@ -1,5 +1,6 @@
-"""Intervals and tests, all from scipy."""
+"""Intervals, tests and how many runs they need, by scipy."""
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +8,138 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+LEVEL = 0.95  # of intervals; a test decides where its p-value is below 1 - LEVEL
+POWER = 0.8
+MOST_RUNS = 1000  # more are called too many
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))  # of a normal distribution's interval
 
-def wilson(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs, or a difference of two such means, with its interval and test.
+
+    Attributes:
+        mean: the mean, or that of the first group minus that of the second.
+        low, high: its confidence interval, by Student's t.
+        next_low, next_high: where one more run, or the difference of one more of each group, would
+            lie on the same test images (prediction interval).
+        p: two-sided p-value for the value that was asked about.
+        sign: on which side of that value the mean lies, 1 or -1; 0 where p does not decide.
+        n: the number of runs, of the smaller group.
+        needed: how many runs of each group would decide with `POWER`, if difference and spread are
+            those seen here; infinite above `MOST_RUNS`, or where more runs alone would not do.
+
+    With fewer than two runs, or runs that are all equal, there is nothing but the mean and n; the
+    others are NaN.
+    """
+
+    mean: float
+    n: int
+    low: float = math.nan
+    high: float = math.nan
+    next_low: float = math.nan
+    next_high: float = math.nan
+    p: float = math.nan
+    sign: int = 0
+    needed: float = math.nan
+
+
+def estimate(
+    *groups: Sequence[float] | Sequence[np.ndarray],
+    about: float = 0.0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """The mean of one group of runs, or the difference of the means of two (Welch 1947, unpaired).
+
+    Where each run gives a value for every test image, other images count as a source of doubt
+    beside other runs: both are random effects, crossed (Clark 1973, J. Verbal Learning 12:335). The
+    variance of the mean is that over runs plus that over images, less what each image's scatter
+    between runs puts into both; degrees of freedom by Satterthwaite (1946).
+
+    Args:
+        groups: one or two, each with a value per run, or an array `[images]` per run.
+        about: the value that the test asks about.
+        bounds: the possible range of the mean; no interval leaves it.
+    """
+    values = [np.array(group, float) for group in groups]
+    signs = (1, -1)[: len(values)]
+    over_images = 0.0
+    n = min(map(len, values))
+    means = [group.reshape(len(group), -1).mean(1) for group in values]
+    mean = float(sum(s * m.mean() for s, m in zip(signs, means, strict=True)))
+    if n < 2 or sum(map(_spread, means)) == 0:
+        return Estimate(mean, n)
+    shares = [m.var(ddof=1) / len(m) for m in means]  # of the variance of the mean
+    of_runs, freedom = sum(shares), _satterthwaite(shares, [len(m) - 1 for m in means])
+    error, freedom_of_all = of_runs, freedom
+    if values[0].ndim > 1:
+        images = values[0].shape[1]
+        by_image = sum(s * v.mean(0) for s, v in zip(signs, values, strict=True))
+        scatter = sum(v.var(0, ddof=1).mean() / len(v) for v in values) / images
+        over_images = max(by_image.var(ddof=1) / images - scatter, 0.0)
+        error = of_runs + over_images
+        freedom_of_all = _satterthwaite([of_runs, over_images], [freedom, images - 1])
+    distance = mean - about
+    p = float(2 * stats.t.sf(abs(distance) / math.sqrt(error), freedom_of_all))
+    half = stats.t.ppf(0.5 + LEVEL / 2, freedom_of_all) * math.sqrt(error)
+    more = sum(m.var(ddof=1) for m in means) + of_runs
+    further = stats.t.ppf(0.5 + LEVEL / 2, freedom) * math.sqrt(more)
+    low, high, next_low, next_high = np.clip(
+        [mean - half, mean + half, mean - further, mean + further], *bounds
+    )
+    spread = sum(m.var(ddof=1) for m in means)
+    return Estimate(
+        mean,
+        n,
+        *map(float, (low, high, next_low, next_high)),
+        p=p,
+        sign=int(np.sign(distance)) if p < 1 - LEVEL else 0,
+        needed=_needed(abs(distance), spread, over_images, len(means)),
+    )
+
+
+def _spread(values: np.ndarray) -> float:
+    """The range of the values; 0 where they differ by rounding alone."""
+    found = float(np.ptp(values))
+    return found if found > 1e-12 * np.abs(values).max() else 0.0
+
+
+def _satterthwaite(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+    """The degrees of freedom of a sum of independent variances."""
+    parts = sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    return sum(variances) ** 2 / parts
+
+
+def _needed(distance: float, spread: float, fixed: float, groups: int) -> float:
+    """The fewest runs of each group with which a t-test finds such a distance with `POWER`."""
+
+    def power(n: int) -> float:
+        freedom = groups * (n - 1)
+        shift = distance / math.sqrt(spread / n + fixed)
+        critical = stats.t.ppf(0.5 + LEVEL / 2, freedom)
+        found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+        return float(np.nan_to_num(found, nan=1.0))  # far beyond the critical value
+
+    counts = range(2, MOST_RUNS + 1)
+    place = bisect.bisect_left(counts, True, key=lambda n: power(n) >= POWER)
+    return counts[place] if place < len(counts) else math.inf
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for all of them together (Holm 1979); NaN where there is none."""
+    order = [i for i in np.argsort(p_values, kind="stable") if not math.isnan(p_values[i])]
+    corrected, highest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, p_values[i] * (len(order) - rank)))
+        corrected[i] = highest
+    return corrected
+
+
+def wilson(correct: int, total: int) -> tuple[float, float]:
     """The Wilson score interval of a share, 0..1 (Wilson 1927, JASA 22); NaN for no cases."""
     if total == 0:
         return math.nan, math.nan
-    interval = stats.binomtest(int(correct), int(total)).proportion_ci(level, method="wilson")
+    interval = stats.binomtest(int(correct), int(total)).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -21,28 +148,32 @@ def deviation(share: float, total: int) -> float:
     return float(stats.binom.std(total, share)) / total if total else math.nan
 
 
-def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
-    """The exact McNemar test on two classifiers' right and wrong answers to the same images.
-
-    Args:
-        first, second: bool `[n]`, whether each answer was right.
-
-    Returns:
-        how many images only the first had right, how many only the second, and the two-sided
-        p-value of that division under a fair coin (McNemar 1947, exact binomial form; 1 if there
-        is no such image).
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 0, 0, 1.0
-    test = stats.binomtest(only_first, only_first + only_second, 0.5)
-    return only_first, only_second, float(test.pvalue)
-
-
 def two_shares(correct: int, total: int, other_correct: int, other_total: int) -> float:
     """Two-sided p-value that two shares of independent counts are equal (Fisher's exact test)."""
     table = [[correct, total - correct], [other_correct, other_total - other_correct]]
     return float(stats.fisher_exact(table).pvalue)
+
+
+def majority(times: int, n: int) -> tuple[float, float]:
+    """Whether something that was so `times` out of n is so more or less often than not.
+
+    Returns:
+        the two-sided p-value of a fair coin (exact binomial test), and how many runs would decide
+        if it went on so; infinite above `MOST_RUNS`.
+    """
+
+    def p(times: int, n: int) -> float:
+        return float(stats.binomtest(times, n, 0.5).pvalue)
+
+    enough = (m for m in range(n, MOST_RUNS + 1) if p(round(times / n * m), m) < 1 - LEVEL)
+    return p(times, n), next(enough, math.inf)
+
+
+def p_of_one_more(values: Sequence[float], value: float) -> float:
+    """Two-sided p-value that `value` is one more of the same normal distribution as `values`."""
+    n = len(values)
+    distance = (value - np.mean(values)) / (np.std(values, ddof=1) * math.sqrt(1 + 1 / n))
+    return float(2 * stats.t.sf(abs(distance), n - 1))
 
 
 def p_words(p: float) -> str:
@@ -50,137 +181,10 @@ def p_words(p: float) -> str:
     return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The mean of paired differences, `n` pairs, with its intervals and its exact test.
-
-    Attributes:
-        low, high: Student's interval.
-        boot_low, boot_high: the bootstrap's percentile interval at the same level.
-        p: of the sign-flip test, two-sided, times the number of comparisons; exact up to 16 pairs.
-            With n pairs it can be no smaller than that many times 2 / 2ⁿ.
-        level: of the intervals.
-        image_low, image_high: Student's interval over the test images instead of the seeds; NaN
-            where no single images were given.
-    """
-
-    mean: float
-    low: float
-    high: float
-    boot_low: float
-    boot_high: float
-    p: float
-    n: int
-    level: float
-    image_low: float = math.nan
-    image_high: float = math.nan
-
-    @property
-    def separable(self) -> bool:
-        """Whether all intervals exclude zero, on the same side.
-
-        All, since each errs on few pairs: the bootstrap's excludes zero as soon as three pairs
-        agree in sign, as they do one time in four by chance alone; Student's takes the
-        differences for normal; and other images might turn what these seeds agree on. Equal
-        differences have no interval, and prove nothing.
-        """
-        above = self.low > 0 and self.boot_low > 0 and not self.image_low <= 0
-        return above or (self.high < 0 and self.boot_high < 0 and not self.image_high >= 0)
-
-    def brief(self, unit: str = "") -> str:
-        """The mean and Student's interval."""
-        interval = "all differences equal"
-        if not math.isnan(self.low):
-            interval = f"{self.low:+.3g} to {self.high:+.3g}"
-        return f"{self.mean:+.3g}{unit} ({interval})"
-
-    def words(self, unit: str = "") -> str:
-        """The mean, both intervals, the exact test and n, for a sentence."""
-        interval = (
-            f"{100 * self.level:.3g} % interval {self.low:+.3g} to {self.high:+.3g}, bootstrap "
-            f"{self.boot_low:+.3g} to {self.boot_high:+.3g}"
-        )
-        if math.isnan(self.low):
-            interval = "no interval, since all differences are equal"
-        if not math.isnan(self.image_low):
-            interval += f", over the images {self.image_low:+.3g} to {self.image_high:+.3g}"
-        comparisons = round(0.05 / (1 - self.level))
-        test = f"sign-flip {p_words(self.p)}"
-        test += f" corrected for {comparisons} comparisons" * (comparisons > 1)
-        return f"{self.mean:+.3g}{unit} ({interval}, {test}, n = {self.n})"
-
-
-def paired_difference(
-    first: Sequence[float] | Sequence[np.ndarray],
-    second: Sequence[float] | Sequence[np.ndarray],
-    comparisons: int = 1,
-) -> Difference:
-    """first - second, paired by seed.
-
-    Args:
-        first, second: a value a seed `[n]`; or `[n, images]`, a value for each test image, of which
-            the mean counts, and whose interval tells what other images might have given.
-        comparisons: how many such differences are judged together; the intervals are those of
-            95 % for all at once (Bonferroni: each has the level 1 - 0.05 / comparisons).
-
-    Raises:
-        ValueError: fewer than two pairs, or series of different length.
-    """
-    if len(first) != len(second) or len(first) < 2:
-        raise ValueError(f"{len(first)} and {len(second)} values; at least two pairs are needed")
-    differences, over_images = np.subtract(first, second), (math.nan, math.nan)
-    level = 1 - 0.05 / comparisons
-    if differences.ndim > 1:
-        over_images = mean_interval(differences.mean(0), level)
-        differences = differences.mean(1)
-    mean, n = float(differences.mean()), len(differences)
-    flips = stats.permutation_test(
-        (differences, np.zeros(n)),
-        lambda x, y, axis: np.mean(x - y, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=min(2**n, 2**16),  # as many as there are: the test is exact
-        rng=0,
-    )
-    p = min(1.0, comparisons * float(flips.pvalue))
-    if _constant(differences):
-        return Difference(mean, *[math.nan] * 4, p, n, level, *over_images)
-    student = stats.ttest_1samp(differences, 0).confidence_interval(level)
-    boot = stats.bootstrap(
-        (differences,), np.mean, confidence_level=level, method="percentile", rng=0
-    ).confidence_interval
-    return Difference(mean, *map(float, (*student, *boot)), p, n, level, *over_images)
-
-
-def _constant(values: Sequence[float]) -> bool:
-    """Whether the values differ by rounding alone, so that an interval has no scale."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())  # also where all are zero
-
-
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's interval for the mean of `values`; NaN where fewer than two differ."""
-    if len(values) < 2 or _constant(values):
-        return math.nan, math.nan
-    interval = stats.ttest_1samp(values, 0).confidence_interval(level)
-    return float(interval.low), float(interval.high)
-
-
-def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Where one more value like these would lie (normal); NaN for fewer than two of them.
-
-    Mean ± t · s · √(1 + 1/n), t of n - 1 degrees of freedom.
-    """
-    n = len(values)
-    if n < 2:
-        return math.nan, math.nan
-    half = stats.t.ppf(0.5 + level / 2, n - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
 def log_area(losses: np.ndarray) -> float:
-    """The area under a loss curve on a log axis, for each epoch: the mean of ln(loss).
+    """The area under a loss curve on a log axis, per epoch: the mean of ln(loss).
 
-    One number for a whole course: e to its power is the loss that a curve would have all along.
+    One number for a whole course: e to its power is the loss of a flat curve of the same area.
 
     Args:
         losses: mean loss of every epoch in nats, `[epochs]`.
