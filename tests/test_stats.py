@@ -1,10 +1,120 @@
+"""Estimates against scipy's own tests, formulas by hand and simulations."""
+
 import math
 
 import numpy as np
 import pytest
-from scipy.special import stdtrit
+from scipy import stats as scipy_stats
 
 from labkit.judge import stats
+
+
+@pytest.fixture
+def draw():
+    return np.random.default_rng(0)
+
+
+def test_one_group_is_students_test(draw):
+    values = draw.normal(1, 2, 6)
+    found = stats.estimate(values, about=0.5)
+    test = scipy_stats.ttest_1samp(values, 0.5)
+    interval = test.confidence_interval(0.95)
+    assert (found.mean, found.n) == (pytest.approx(values.mean()), 6)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(test.pvalue)
+    assert found.sign == (np.sign(values.mean() - 0.5) if test.pvalue < 0.05 else 0)
+
+
+def test_two_groups_are_welchs_test(draw):
+    first, second = draw.normal(1, 1, 7), draw.normal(0, 3, 4)
+    found = stats.estimate(first, second)
+    test = scipy_stats.ttest_ind(first, second, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(test.pvalue) and found.n == 4
+    apart = stats.estimate(first + 50, second)
+    assert apart.sign == 1 and stats.estimate(second, first + 50).sign == -1
+
+
+def test_other_images_are_a_doubt_beside_other_runs(draw):
+    """Equal runs leave the scatter of the images; images alike leave that of the runs."""
+    by_image = draw.normal(0.3, 1, 400)
+    alike = np.array([by_image + shift for shift in (-0.1, 0.0, 0.1)])
+    found = stats.estimate(alike)
+    error = math.sqrt(0.1**2 / 3 + by_image.var(ddof=1) / 400)
+    freedom = error**4 / ((0.1**2 / 3) ** 2 / 2 + (by_image.var(ddof=1) / 400) ** 2 / 399)
+    half = scipy_stats.t.ppf(0.975, freedom) * error
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
+    runs = np.repeat([[1.0], [1.2], [0.9]], 400, axis=1)
+    assert stats.estimate(runs).p == pytest.approx(stats.estimate(runs[:, 0]).p)
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_the_interval_covers_what_runs_and_images_were_drawn_from(n, draw):
+    inside = 0
+    for _ in range(800):
+        images = draw.normal(0, 0.1, (2, 1, 500))
+        runs = draw.normal(0, 0.004, (2, n, 1))
+        values = images + runs + draw.normal(0, 0.1, (2, n, 500))
+        found = stats.estimate(*values)
+        inside += found.low <= 0 <= found.high
+    assert inside / 800 == pytest.approx(0.95, abs=0.03)
+
+
+def test_one_more_run_lies_where_it_is_said_to(draw):
+    inside, below = 0, 0
+    for *seen, new in draw.normal(size=(4000, 4)):
+        found = stats.estimate(seen)
+        inside += found.next_low <= new <= found.next_high
+        below += stats.p_of_one_more(seen, new) < 0.05
+    assert inside / 4000 == pytest.approx(0.95, abs=0.012) and below == 4000 - inside
+    pairs = 0
+    for first, second in zip(
+        draw.normal(0, 1, (4000, 5)), draw.normal(0, 2, (4000, 5)), strict=True
+    ):
+        found = stats.estimate(first[:4], second[:4])
+        pairs += found.next_low <= first[4] - second[4] <= found.next_high
+    assert pairs / 4000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_as_many_runs_as_are_said_to_be_needed_have_the_power(draw):
+    first, second = np.array([0.0, 1, 2, 3]), np.array([1.0, 2, 2, 5])
+    found = stats.estimate(first, second)
+
+    def power(n: int) -> float:
+        a = draw.normal(first.mean(), first.std(ddof=1), (20_000, n))
+        b = draw.normal(second.mean(), second.std(ddof=1), (20_000, n))
+        return (scipy_stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05).mean()
+
+    assert power(int(found.needed)) == pytest.approx(0.8, abs=0.02)
+    assert stats.estimate(first, first + 0.01).needed == stats.MOST_RUNS + 1
+    images = draw.normal(0, 1, 100) + np.array([[0.0], [0.01]])  # a mean of 0.06 ± 0.1 by images
+    assert stats.estimate(images).needed == math.inf
+
+
+@pytest.mark.parametrize("groups", [([1.0],), ([1.0, 2.0], [3.0]), ([2.0, 2.0],), ([1, 1], [2, 2])])
+def test_what_has_no_spread_proves_nothing(groups):
+    found = stats.estimate(*groups)
+    assert math.isnan(found.p) and math.isnan(found.low) and found.sign == 0
+    assert found.mean == np.mean(groups[0]) - (np.mean(groups[1]) if len(groups) > 1 else 0)
+
+
+def test_no_interval_leaves_the_possible_range():
+    found = stats.estimate([99.9, 99.99, 99.5], bounds=(0, 100))
+    assert found.high == found.next_high == 100
+
+
+def test_holm_by_hand():
+    corrected = stats.holm([0.01, math.nan, 0.04, 0.03])
+    assert corrected == pytest.approx([0.03, math.nan, 0.06, 0.06], nan_ok=True)
+    assert stats.holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_a_majority_is_a_coins_test():
+    assert stats.majority(3, 3) == (pytest.approx(2 / 8), 6)  # 2 / 2⁶ is the first below 0.05
+    assert stats.majority(9, 10)[0] == pytest.approx(2 * 11 / 1024)
+    assert stats.majority(2, 4)[1] == stats.MOST_RUNS + 1
+    assert math.isnan(stats.p_of_one_more([1.0, 1.0], 2.0))
 
 
 @pytest.mark.parametrize(("correct", "total"), [(99, 100), (0, 10), (10, 10), (9905, 10000)])
@@ -13,72 +123,6 @@ def test_wilson_is_its_formula(correct, total):
     middle = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
     assert stats.wilson(correct, total) == pytest.approx((middle - half, middle + half), abs=1e-12)
-
-
-def test_mcnemar_by_hand():
-    first = np.array([True] * 9 + [False] * 1 + [True] * 5)
-    second = np.array([True] * 1 + [False] * 8 + [True] * 6)
-    # 8 images only the first has right, 1 only the second: 2 (1 + 9) / 2^9
-    assert stats.mcnemar(first, second) == (8, 1, pytest.approx(20 / 512))
-    assert stats.mcnemar(first, first) == (0, 0, 1.0)
-
-
-def test_paired_difference_by_hand():
-    found = stats.paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])  # differences 2, 3, 1
-    half = stdtrit(2, 0.975) * 1 / math.sqrt(3)
-    assert (found.mean, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half))
-    assert found.n == 3 and not found.separable
-    # All three signs agree: two of the eight ways to flip them are as extreme.
-    assert found.p == pytest.approx(2 / 8)
-    # The bootstrap's means lie between the least and the greatest difference, 27 ways to draw them.
-    assert 1 <= found.boot_low < found.mean < found.boot_high <= 3
-    many = stats.paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0], comparisons=5)
-    half = stdtrit(2, 0.995) * 1 / math.sqrt(3)
-    assert (many.low, many.level) == pytest.approx((2 - half, 0.99))
-    assert many.p == 1  # 5 · 2/8, at most 1
-    assert stats.paired_difference([3, 3.1, 3.2], [1, 1, 1]).separable
-    for equal in ([1, 1], [2, 2]):  # no scale, so no proof
-        found = stats.paired_difference(equal, [1, 1])
-        assert not found.separable and "no interval" in found.words()
-    for bad in (([1], [1]), ([1, 2], [1])):
-        with pytest.raises(ValueError, match="at least two pairs"):
-            stats.paired_difference(*bad)
-
-
-def test_intervals_must_agree_on_a_side():
-    differences = np.array([0.9, 1.0, 3.0])  # the bootstrap's excludes zero, Student's does not
-    found = stats.paired_difference(differences, [0, 0, 0])
-    assert found.boot_low > 0 > found.low and not found.separable
-    assert "n = 3" in found.words() and "95 % interval" in found.words()
-
-
-@pytest.mark.parametrize("n", [4, 7])
-def test_the_sign_flips_are_counted_exactly(n):
-    differences = np.random.default_rng(n).normal(0.4, 1, n)
-    signs = np.array(np.meshgrid(*[[1, -1]] * n)).reshape(n, -1)
-    means = (differences[:, None] * signs).mean(0)
-    above = (means >= differences.mean() - 1e-12).mean()
-    below = (means <= differences.mean() + 1e-12).mean()
-    found = stats.paired_difference(differences, np.zeros(n))
-    assert found.p == pytest.approx(min(1, 2 * min(above, below)))
-
-
-def test_the_mean_interval_is_students():
-    low, high = stats.mean_interval([1.0, 2.0, 3.0])
-    half = stdtrit(2, 0.975) / math.sqrt(3)
-    assert (low, high) == pytest.approx((2 - half, 2 + half))
-    assert np.isnan(stats.mean_interval([2.0, 2.0])).all()
-    assert all(math.isnan(bound) for bound in stats.mean_interval([1.0]))
-
-
-def test_the_prediction_interval_holds_its_share_of_new_values():
-    draws = np.random.default_rng(0).normal(size=(4000, 4))
-    inside = 0
-    for *seen, new in draws:
-        low, high = stats.prediction_interval(seen)
-        inside += low <= new <= high
-    assert inside / len(draws) == pytest.approx(0.95, abs=0.012)
-    assert all(math.isnan(bound) for bound in stats.prediction_interval([1.0]))
 
 
 def test_convergence_by_hand():
@@ -91,26 +135,3 @@ def test_convergence_by_hand():
 def test_two_shares_by_hand():
     # Of all ways to draw 3 right answers from two groups of 3, one in twenty is 3 against 0.
     assert stats.two_shares(3, 3, 0, 3) == pytest.approx(2 / 20)
-
-
-def test_a_difference_must_hold_over_the_images_too():
-    """Three seeds agree that some 3 more of 10,000 images are right, which others might turn."""
-
-    def gained_and_lost(*counts):
-        first, second = np.zeros((2, len(counts), 10_000))
-        for seed, (gained, lost) in enumerate(counts):
-            first[seed, :gained] = second[seed, gained : gained + lost] = 100
-        return first, second
-
-    few = gained_and_lost((10, 7), (10, 6), (10, 8))
-    assert stats.paired_difference(*(answers.mean(1) for answers in few)).separable
-    found = stats.paired_difference(*few)
-    # Of the means over the seeds 10 are 100, 6 are -100, one -200/3, one -100/3: 0.03 on average.
-    squares = (10 + 6 + (2 / 3) ** 2 + (1 / 3) ** 2) * 100**2 / 10_000
-    half = 1.96 * math.sqrt(squares - 0.03**2) / math.sqrt(10_000)
-    assert (found.image_low, found.image_high) == pytest.approx(
-        (0.03 - half, 0.03 + half), abs=1e-4
-    )
-    assert found.mean == pytest.approx(0.03) and found.low > 0 and found.boot_low > 0
-    assert not found.separable and "over the images -0.0498 to +0.11" in found.words()
-    assert stats.paired_difference(*gained_and_lost((300, 7), (301, 7), (300, 8))).separable

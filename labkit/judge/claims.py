@@ -53,7 +53,7 @@ class Part:
         found: the numbers, with interval and test.
         brief: the same in plain words.
         p: two-sided; NaN where nothing could be tested.
-        needed: how many runs of each setting would tell; infinite where more runs alone would not.
+        needed: how many runs of each setting would tell, see `stats.Estimate`.
         size: how the original's number compares with what one more run of ours would give.
     """
 
@@ -76,6 +76,8 @@ class Part:
         if math.isinf(self.needed):
             return f"{UNDECIDED} (n = {self.n}); more runs alone would not tell"
         more = "" if math.isnan(self.needed) else f"; about n = {self.needed:.0f} would tell"
+        if self.needed > stats.MOST_RUNS:
+            more = f"; more than {stats.MOST_RUNS:,} runs would have to tell"
         return f"{UNDECIDED} (n = {self.n}){more}"
 
 

@@ -74,7 +74,7 @@ def _compared(
     n, places = len(ours), ours.shape[1] if ours.ndim > 1 else 0
     found = [_place(ours[:, i], theirs[i]) for i in range(min(places, len(theirs)))]
     p = math.nan
-    if n > 1 and places >= len(theirs):
+    if places >= len(theirs):
         of_runs = ours[:, : len(theirs)].mean(1) if whole is None else ours[:, whole]
         p = stats.p_of_one_more(of_runs, theirs.mean() if whole is None else theirs[whole])
     return Likeness(label, number, what, n, found, p)

@@ -27,7 +27,7 @@ class Estimate:
         sign: on which side of that value the mean lies, 1 or -1; 0 where p does not decide.
         n: the number of runs, of the smaller group.
         needed: how many runs of each group would decide with `POWER`, if difference and spread are
-            those seen here; infinite above `MOST_RUNS`, or where more runs alone would not do.
+            those seen here; `MOST_RUNS` + 1 stands for more, infinity for never by runs alone.
 
     With fewer than two runs, or runs that are all equal, there is nothing but the mean and n; the
     others are NaN.
@@ -75,7 +75,8 @@ def estimate(
     if values[0].ndim > 1:
         images = values[0].shape[1]
         by_image = sum(s * v.mean(0) for s, v in zip(signs, values, strict=True))
-        scatter = sum(v.var(0, ddof=1).mean() / len(v) for v in values) / images
+        apart = [v - v.mean(1, keepdims=True) for v in values]  # what images make of each run
+        scatter = sum(v.var(0, ddof=1).mean() / len(v) for v in apart) / images
         over_images = max(by_image.var(ddof=1) / images - scatter, 0.0)
         error = of_runs + over_images
         freedom_of_all = _satterthwaite([of_runs, over_images], [freedom, images - 1])
@@ -122,7 +123,9 @@ def _needed(distance: float, spread: float, fixed: float, groups: int) -> float:
 
     counts = range(2, MOST_RUNS + 1)
     place = bisect.bisect_left(counts, True, key=lambda n: power(n) >= POWER)
-    return counts[place] if place < len(counts) else math.inf
+    if place < len(counts):
+        return counts[place]
+    return MOST_RUNS + 1 if power(10**6) >= POWER else math.inf
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -159,18 +162,23 @@ def majority(times: int, n: int) -> tuple[float, float]:
 
     Returns:
         the two-sided p-value of a fair coin (exact binomial test), and how many runs would decide
-        if it went on so; infinite above `MOST_RUNS`.
+        if it went on so; `MOST_RUNS` + 1 for more.
     """
 
     def p(times: int, n: int) -> float:
         return float(stats.binomtest(times, n, 0.5).pvalue)
 
     enough = (m for m in range(n, MOST_RUNS + 1) if p(round(times / n * m), m) < 1 - LEVEL)
-    return p(times, n), next(enough, math.inf)
+    return p(times, n), next(enough, MOST_RUNS + 1)
 
 
 def p_of_one_more(values: Sequence[float], value: float) -> float:
-    """Two-sided p-value that `value` is one more of the same normal distribution as `values`."""
+    """Two-sided p-value that `value` is one more of the same normal distribution as `values`.
+
+    NaN where these have no spread.
+    """
+    if len(values) < 2 or not _spread(np.asarray(values)):
+        return math.nan
     n = len(values)
     distance = (value - np.mean(values)) / (np.std(values, ddof=1) * math.sqrt(1 + 1 / n))
     return float(2 * stats.t.sf(abs(distance), n - 1))
