@@ -1,14 +1,15 @@
 """The records that the report ships: whole, enough, and the ledger's verdicts follow from them.
 
-Here the verdicts are worked out again from the JSON files alone, with scipy and nothing of labkit's
-statistics.
+Here the verdicts are worked out again from the files alone, with numpy and scipy and nothing of
+labkit's reading, statistics or claims.
 """
 
 import io
 import json
 import math
-import re
+import tomllib
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from scipy import stats
 from labkit.core.config import SCALE_SEEDS, SCALES, Config
 from labkit.core.data import CHECKSUMS
 from labkit.judge import original
-from labkit.judge.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, judgements
-from labkit.report.verify import record_problems
+from labkit.judge.claims import headline, judgements
+from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
 from labkit.store.integrity import ARRAYS
 
@@ -37,7 +38,7 @@ def records():
         config = Config(**record["config"])
         if config.replace(activation="relu", lr=0.01, batch_size=64, seed=0) == PAPER:
             found[original.section_of(config).number][config.seed] = record
-    return found
+    return {number: dict(sorted(by_seed.items())) for number, by_seed in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,6 @@ def ledger():
             store.find(config.replace(seed=seed), CHECKSUMS["mnist"]) for seed in SEEDS
         ]
     return {found.claim.number: found for found in judgements(runs)}
-
-
-@pytest.fixture(scope="module")
-def verdicts(ledger):
-    return {number: found.verdict for number, found in ledger.items()}
 
 
 PAPER = Config(**SCALES["paper"])
@@ -108,192 +104,163 @@ UNCLEAN = {
 }
 
 
-def with_answers(*groups):
-    """The seeds of which every setting's record has recalibrated answers."""
-    return [seed for seed in SEEDS if all("right" in group[seed] for group in groups)]
+SPLITS = {"train": "training", "test": "test"}
+NUMBERS = tomllib.loads(Path(original.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PRINTED = {section["number"]: section for section in NUMBERS["sections"]}
 
 
-def student(first, second, measure, comparisons=1, seeds=SEEDS):
-    """The mean difference over the seeds and half the width of its interval."""
-    differences = np.array([measure(first[s]) - measure(second[s]) for s in seeds])
-    n, level = len(differences), 1 - 0.05 / comparisons
-    half = stats.t.ppf(0.5 + level / 2, n - 1) * differences.std(ddof=1) / math.sqrt(n)
-    return differences, half
+def areas(group):
+    return [np.mean([math.log(row["loss"]) for row in r["history"]]) for r in group.values()]
 
 
-def by_hand(first, second, measure, expected, comparisons=1, seeds=SEEDS):
-    """True, False or None, as a claim's single comparison."""
-    if len(seeds) < 2:
-        return None
-    differences, half = student(first, second, measure, comparisons, seeds)
-    n = len(differences)
-    if abs(differences.mean()) <= half:
-        return None
-    if measure is right:
-        images = np.mean([100.0 * first[s]["right"] - 100.0 * second[s]["right"] for s in seeds], 0)
-        z = stats.norm.ppf(1 - 0.025 / comparisons)
-        if abs(images.mean()) <= z * images.std(ddof=1) / math.sqrt(len(images)):
-            return None
-    means = np.random.default_rng(1).choice(differences, (20_000, n)).mean(1)
-    low, high = np.quantile(means, [0.025 / comparisons, 1 - 0.025 / comparisons])
-    if low <= 0 <= high:
-        return None
-    return (differences.mean() > 0) == (expected > 0)
+def counts_of(group, split, statistics="_recalibrated"):
+    """Confusion counts `[runs, 10, 10]` of the runs that have such answers."""
+    name = f"{split}{statistics}"
+    kept = [r["confusion"][name] for r in group.values() if name in r["confusion"]]
+    return np.array(kept).reshape(-1, 10, 10)
 
 
-def combined(*answers, seeds=SEEDS):
-    if not seeds:
-        return "not separable at n = 0"
-    if False in answers:
-        return CONTRADICTED
-    return REPRODUCED if None not in answers else f"not separable at n = {len(seeds)}"
+def right(group):
+    """100 where a test image was answered correctly, `[runs, images]`, by recalibrated answers."""
+    return 100.0 * np.array([r["right"] for r in group.values() if "right" in r])
 
 
-def area(record):
-    return np.mean([math.log(row["loss"]) for row in record["history"]])
+def mean_squares(values):
+    """Of runs and images crossed: the variance of the mean by runs, by images, and by both."""
+    n, images = values.shape
+    grand, of_runs, of_images = values.mean(), values.mean(1), values.mean(0)
+    rest = values - of_runs[:, None] - of_images + grand
+    scale = n * images
+    return (
+        images * ((of_runs - grand) ** 2).sum() / (n - 1) / scale,
+        n * ((of_images - grand) ** 2).sum() / (images - 1) / scale,
+        (rest**2).sum() / ((n - 1) * (images - 1)) / scale,
+    )
 
 
-def counts_of(record, split, statistics="_recalibrated"):
-    return np.array(record["confusion"][f"{split}{statistics}"])
+def over_runs_and_images(first, second=None, about=0.0):
+    """p-value and distance of a mean of accuracies, or a difference of two (Clark 1973)."""
+    groups = [first] if second is None else [first, second]
+    if min(map(len, groups)) < 2:
+        return math.nan, math.nan
+    squares = [mean_squares(values) for values in groups]
+    by_image = first.mean(0) - (0 if second is None else second.mean(0))
+    images = len(by_image)
+    of_runs = sum(s[0] for s in squares)
+    freedom = of_runs**2 / sum(
+        s[0] ** 2 / (len(g) - 1) for s, g in zip(squares, groups, strict=True)
+    )
+    of_images = max(by_image.var(ddof=1) / images - sum(s[2] for s in squares), 0)
+    variance = of_runs + of_images
+    freedom = variance**2 / (of_runs**2 / freedom + of_images**2 / (images - 1))
+    distance = by_image.mean() - about
+    return 2 * stats.t.sf(abs(distance) / math.sqrt(variance), freedom), distance
 
 
-def right(record, split="test"):
-    """Accuracy in percent."""
-    counts = counts_of(record, split)
-    return 100 * np.trace(counts) / counts.sum()
+def decided(p, distance, expected):
+    return (distance > 0) == (expected > 0) if p < 0.05 else None
 
 
-def test_the_verdicts_follow_from_the_records(records, verdicts):
+def welch(first, second, expected):
+    test = stats.ttest_ind(first, second, equal_var=False)
+    return decided(test.pvalue, np.mean(first) - np.mean(second), expected), test.pvalue
+
+
+def accuracies(first, second, expected):
+    p, distance = over_runs_and_images(right(first), right(second))
+    return decided(p, distance, expected), p
+
+
+def in_most(times, n):
+    p = stats.binomtest(int(times), n, 0.5).pvalue if n else math.nan
+    return decided(p, times - n / 2, 1), p
+
+
+def by_hand(records):
+    """Claim → agreement and p-value of each of its parts."""
     base, sigmoid, tanh, high, large = (records[n] for n in ("1", "2.1", "2.2", "3.1", "3.2"))
-    pairs = {7: with_answers(high, base), 8: with_answers(large, base)}
-    expected = {
-        5: combined(by_hand(sigmoid, base, area, 1)),
-        6: f"{OWN_TABLE}; these runs: "
-        + combined(by_hand(tanh, base, area, 1, 2), by_hand(tanh, sigmoid, area, -1, 2)),
-        7: combined(by_hand(high, base, right, -1, seeds=pairs[7]), seeds=pairs[7]),
-        8: combined(
-            by_hand(large, base, area, -1, 2),
-            by_hand(large, base, right, 1, 2, pairs[8]),
-            seeds=pairs[8],
-        ),
+    found = {}
+    losses = [record["history"][-1]["loss"] for record in base.values()]
+    n, stated = len(losses), NUMBERS["stated_final_loss"]
+    error = np.std(losses, ddof=1) * math.sqrt(1 + 1 / n)
+    p = 2 * stats.t.sf(abs(stated - np.mean(losses)) / error, n - 1)
+    inside = True if min(losses) <= stated <= max(losses) else None
+    found[1] = [(False if p < 0.05 else inside, p)]
+
+    counts = {split: counts_of(base, split) for split in SPLITS}
+    shares = {
+        split: 100 * np.diagonal(c, axis1=1, axis2=2) / c.sum(2) for split, c in counts.items()
     }
-    assert {number: verdicts[number] for number in expected} == expected
+    n = len(counts["train"])
+    trained = 100 * np.trace(counts["train"], axis1=1, axis2=2) / counts["train"].sum((1, 2))
+    p = stats.ttest_1samp(trained, 99).pvalue if n > 1 else math.nan
+    found[2] = [(decided(p, trained.mean() - 99, 1), p)]
+    p, distance = over_runs_and_images(right(base), about=99.0)
+    found[2].append((decided(p, distance, 1), p))
+
+    found[3] = []
+    for split in SPLITS:
+        best = sum(row[8] >= np.delete(row, 8).max() for row in shares[split])
+        worst = sum(row[[2, 7]].max() <= np.delete(row, [2, 7]).min() for row in shares[split])
+        found[3] += [in_most(best, n), in_most(worst, n)]
+
+    mistakes = [{} for _ in range(n)]
+    for pairs, table in zip(mistakes, counts["test"], strict=True):
+        for a in range(10):
+            for b in range(a):
+                pairs[b, a] = table[a, b] + table[b, a]
+    ours = [pairs.pop((2, 7)) for pairs in mistakes]
+    more = [x - np.mean(list(pairs.values())) for x, pairs in zip(ours, mistakes, strict=True)]
+    p = stats.ttest_1samp(more, 0).pvalue if n > 1 else math.nan
+    most = sum(x > max(pairs.values()) for x, pairs in zip(ours, mistakes, strict=True))
+    found[4] = [(decided(p, np.mean(more), 1), p), in_most(most, n)]
+
+    found[5] = [welch(areas(sigmoid), areas(base), 1)]
+    found[6] = [welch(areas(tanh), areas(base), 1), welch(areas(tanh), areas(sigmoid), -1)]
+    found[7] = [accuracies(high, base, -1)]
+    found[8] = [welch(areas(large), areas(base), -1), accuracies(large, base, 1)]
+    return found
 
 
-def test_the_numbers_in_the_ledger_follow_too(records, ledger):
-    """Beside the verdicts, which are coarse: the means and intervals that they rest on."""
-    base, sigmoid, tanh, high, large = (records[n] for n in ("1", "2.1", "2.2", "3.1", "3.2"))
-    for claim, first, second, measure, unit, comparisons in (
-        (5, sigmoid, base, area, "", 1),
-        (6, tanh, base, area, "", 2),
-        (6, tanh, sigmoid, area, "", 2),
-        (7, high, base, right, " points", 1),
-        (8, large, base, area, "", 2),
-        (8, large, base, right, " points", 2),
-    ):
-        seeds = with_answers(first, second) if measure is right else SEEDS
-        if len(seeds) < 2:
-            continue
-        differences, half = student(first, second, measure, comparisons, seeds)
-        mean = differences.mean()
-        found = f"{mean:+.3g}{unit} ({mean - half:+.3g} to {mean + half:+.3g})".replace("-", "−")
-        assert found in ledger[claim].brief
-    if len(seeds := with_answers(high, base)) > 1:
-        images = np.mean([100.0 * high[s]["right"] - 100.0 * base[s]["right"] for s in seeds], 0)
-        half = stats.norm.ppf(0.975) * images.std(ddof=1) / 100  # √10,000
-        said = re.search(r"over the images ([+−.\d]+) to ([+−.\d]+),", ledger[7].evidence)
-        bounds = [float(bound.replace("−", "-")) for bound in said.groups()]
-        assert bounds == pytest.approx([images.mean() - half, images.mean() + half], abs=0.001)
-    for claim, other in ((7, high), (8, large)):
-        averaged = [
-            100
-            * np.trace(counts_of(other[s], "test", "") - counts_of(base[s], "test", ""))
-            / counts_of(base[s], "test", "").sum()
-            for s in SEEDS
+def test_every_verdict_follows_from_the_records(records, ledger):
+    expected = by_hand(records)
+    assert ledger.keys() == expected.keys()
+    for number, parts in expected.items():
+        agrees, p_values = zip(*parts, strict=True)
+        assert [part.agrees for part in ledger[number].parts] == list(agrees), number
+        found = [part.p for part in ledger[number].parts]
+        assert found == pytest.approx(list(p_values), rel=1e-6, nan_ok=True), number
+
+
+def test_the_headline_follows_from_the_records(records, ledger):
+    parts = [part for of_claim in by_hand(records).values() for part in of_claim]
+    tested = sorted(p for _, p in parts if not math.isnan(p))
+    left, kept = len(tested), set()
+    for p in tested:  # Holm, step by step, until the first that does not pass
+        if p * left >= 0.05:
+            break
+        kept.add(p)
+        left -= 1
+    agrees = [a for a, p in parts if p in kept]
+    counts = {"holds": agrees.count(True), "does not hold": agrees.count(False)}
+    counts["undecided"] = len(parts) - agrees.count(True) - agrees.count(False)
+    said = ", ".join(f"{times} {word}" for word, times in counts.items() if times)
+    assert headline(list(ledger.values())) == said
+
+
+def test_what_the_ledger_says_beside_the_verdicts_follows_too(records, ledger):
+    base = records["1"]
+    for number, other in ((7, "3.1"), (8, "3.2")):
+        means = [
+            100 * (np.trace(c, axis1=1, axis2=2) / c.sum((1, 2))).mean()
+            for c in (counts_of(records[n], "test", "") for n in (other, "1"))
         ]
-        found = f"by running averages {np.mean(averaged):+.3g}".replace("-", "−")
-        assert f"{found} points (n = {len(SEEDS)})" in ledger[claim].evidence
-
-    if group := [base[s] for s in with_answers(base)]:
-        counts = {split: sum(counts_of(record, split) for record in group) for split in SPLITS}
-        for split, name in (("train", "training"), ("test", "test")):
-            each = [counts_of(record, split) for record in group]
-            share = np.mean([100 * np.diag(c) / c.sum(1) for c in each], axis=0)
-            order = np.argsort(share, kind="stable")
-            assert f"here best on the {name} images: {share.argmax()};" in ledger[3].brief + ";"
-            assert f"here worst on the {name} images: {order[0]} and {order[1]}" in ledger[3].brief
-            mean = np.mean([right(record, split) for record in group])
-            assert f"{name} {mean:.2f}" in ledger[2].brief
-        wrong = counts["test"] - np.diag(np.diag(counts["test"]))
-        for true, answer in ((2, 7), (7, 2)):
-            times, mistakes = wrong[true, answer], wrong[true].sum()
-            said = f"{true} taken for {answer} in {times} of {mistakes} mistakes"
-            assert said in ledger[4].brief
-    last = [base[s]["history"][-1]["loss"] for s in SEEDS]
-    assert f"last loss here {min(last):.4f} to {max(last):.4f} nats" in ledger[1].brief
-
-
-def test_whether_accuracy_passes_99_percent_follows_too(records, verdicts):
-    answers, base = [], records["1"]
-    seeds = with_answers(base)
-    for split in ("train", "test") if len(seeds) > 1 else ():
-        shares = np.array([right(base[s], split) / 100 for s in seeds])
-        n, total = len(shares), counts_of(base[seeds[0]], split).sum()
-        half = stats.t.ppf(0.975, n - 1) * shares.std(ddof=1) / math.sqrt(n)
-        wilson = stats.binomtest(round(shares.mean() * total), int(total)).proportion_ci(
-            method="wilson"
-        )
-        low, high = min(wilson.low, shares.mean() - half), max(wilson.high, shares.mean() + half)
-        answers.append(True if low > 0.99 else False if high < 0.99 else None)
-    assert verdicts[2] == combined(*(answers or [None]), seeds=seeds)
-
-
-def test_2_and_7_follow_too(records, verdicts):
-    def more(true, answer):
-        """How much more often than for the mean of the other wrong digits."""
-
-        def measure(record):
-            row = counts_of(record, "test")[true]
-            return row[answer] - (row.sum() - row[true] - row[answer]) / 8
-
-        return by_hand(records["1"], nothing, measure, 1, 2, seeds)
-
-    seeds = with_answers(records["1"])
-    zeros = {"confusion": {"test_recalibrated": np.zeros((10, 10), int)}}
-    nothing = dict.fromkeys(SEEDS, zeros)
-    assert verdicts[4] == combined(more(2, 7), more(7, 2), seeds=seeds)
-
-
-def test_the_misprint_and_the_best_and_worst_digits_follow_too(records, verdicts):
-    losses = [records["1"][seed]["history"][-1]["loss"] for seed in SEEDS]
-    n = len(losses)
-    half = stats.t.ppf(0.975, n - 1) * np.std(losses, ddof=1) * math.sqrt(1 + 1 / n)
-    own = f"{OWN_TABLE}; these runs: "
-    assert verdicts[1] == own + combined(abs(0.20056 - np.mean(losses)) <= half)
-
-    def share(digit, split):
-        def measure(record):
-            row = counts_of(record, split)[digit]
-            return 100 * row[digit] / sum(row)
-
-        return measure
-
-    def digits_differ(a, b, split):
-        both = {s: (records["1"][s], records["1"][s]) for s in SEEDS}
-        left = {s: share(a, split)(pair[0]) for s, pair in both.items() if s in seeds}
-        right = {s: share(b, split)(pair[1]) for s, pair in both.items() if s in seeds}
-        return by_hand(left, right, float, 1, 50, seeds)
-
-    seeds = with_answers(records["1"])
-    answers = [digits_differ(8, d, split) for split in SPLITS for d in range(10) if d != 8]
-    answers += [
-        digits_differ(other, worst, split)
-        for split in SPLITS
-        for worst in (2, 7)
-        for other in range(10)
-        if other not in (2, 7)
-    ]
-    assert verdicts[3] == own + combined(*answers, seeds=seeds)
-
-
-SPLITS = ("train", "test")
+        said = f"by running averages {means[0] - means[1]:+.3g} points".replace("-", "−")
+        assert ledger[number].parts[-1].found.endswith(said)
+    last = [record["history"][-1]["loss"] for record in base.values()]
+    assert ledger[1].parts[0].brief.startswith(f"{min(last):.4f} to {max(last):.4f} nats")
+    area = np.mean(areas(records["2.1"])) - np.mean(areas(base))
+    theirs = [np.log(PRINTED[n]["epoch_loss"]).mean() for n in ("2.1", "1")]
+    ratio, own = math.exp(area), math.exp(theirs[0] - theirs[1])
+    said = f"its loss is typically {ratio:.2f} times as high (original: {own:.2f} times)"
+    assert ledger[5].parts[0].brief == said

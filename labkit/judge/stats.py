@@ -76,7 +76,7 @@ def estimate(
         images = values[0].shape[1]
         by_image = sum(s * v.mean(0) for s, v in zip(signs, values, strict=True))
         apart = [v - v.mean(1, keepdims=True) for v in values]  # what images make of each run
-        scatter = sum(v.var(0, ddof=1).mean() / len(v) for v in apart) / images
+        scatter = sum(v.var(0, ddof=1).sum() / len(v) for v in apart) / (images * (images - 1))
         over_images = max(by_image.var(ddof=1) / images - scatter, 0.0)
         error = of_runs + over_images
         freedom_of_all = _satterthwaite([of_runs, over_images], [freedom, images - 1])
