@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.core.measures import NAMES, RUNNING
 from labkit.core.words import number
 from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
+    CYCLES,
     DASHED,
     PLAIN,
     THOUSANDS,
@@ -38,6 +38,7 @@ DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")
 FIRST, LAST = "before the first update", "at the last update"
 MOMENTS = {FIRST: 0, LAST: -1}
 GRADIENT, UPDATE = "norm of the gradient (nats per unit)", "‖Δw‖/‖w‖ of the next update"
+STEPS = ("weight_norm", "relative_update")
 #: What is inactive, by the name of its measure.
 INACTIVE = {"saturated": "outputs are saturated", "dead": "channels are dead"}
 
@@ -85,13 +86,13 @@ def by_layer(group: Sequence[Run], name: str) -> np.ndarray:
 
 def by_stage(
     group: Sequence[Run], name: str, axis: str, over: Callable[..., np.ndarray] = np.median
-) -> dict[str, np.ndarray]:
-    """Part of the network (conv1, layer1 to layer4, fc) → a measure `over` its layers, the median
-    of the runs, `[moments]`."""
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Part of the network (conv1, layer1 to layer4, fc) → updates done, and a measure `over` its
+    layers, the median of the runs; both `[moments]`."""
     parts = [layer.split(".")[0].replace("bn1", "conv1") for layer in group[0].layers[axis]]
-    values = stacked(group, name)
+    values, updates = stacked(group, name), group[0].measure("update")
     return {
-        part: np.median(over(values[:, :, [p == part for p in parts]], axis=2), axis=0)
+        part: (updates, np.median(over(values[:, :, [p == part for p in parts]], axis=2), axis=0))
         for part in dict.fromkeys(parts)
     }
 
@@ -118,42 +119,45 @@ def seeds(group: Sequence[Run]) -> str:
     return f"n = {len(group)}"
 
 
-def _against_updates(axes: Axes, title: str, **labels: Any) -> None:
-    tidy(axes, title, xlabel="update (the first is 1)", **labels)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(THOUSANDS)
-
-
-def _lines_by_stage(axes: Axes, group: Sequence[Run], parts: dict[str, np.ndarray]) -> str:
-    """Draw a measure by part of the network; what it comes to, for the alt text."""
-    places = group[0].measure("update") + 1
-    for part, values, style in styled(parts, "marker", colors=DEPTH):
-        axes.plot(places, values, label=part, lw=1.7, ms=4, **style)
-    return ", ".join(f"{part} from {v[0]:.2g} to {v[-1]:.2g}" for part, v in parts.items())
+def _over_training(
+    wanted: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    units: Sequence[str],
+    legend: str = "",
+    colors: Sequence[Any] = CYCLES["color"],
+) -> Figure:
+    """Lines against updates on log axes: title of a panel → label of a line → updates, values."""
+    figure, parts = panels(1.8 + 3.4 * len(wanted), 3.8, columns=len(wanted), sharey=len(units) < 2)
+    said = []
+    for axes, (title, lines) in zip(parts, wanted.items(), strict=True):
+        courses = []
+        for label, (updates, values), style in styled(lines, "marker", colors=colors):
+            axes.plot(updates + 1, values, label=label, lw=1.7, ms=4, **style)
+            if np.isfinite(values).all():
+                courses.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
+        said.append(f"{title}: {', '.join(courses)}")
+        plain_log(axes)
+        tidy(axes, title, xlabel="update (the first is 1)")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(THOUSANDS)
+    for axes, unit in zip(parts, units, strict=False):
+        axes.set_ylabel(unit)
+    legend_beside(parts[-1], title=legend)
+    return figure.described(
+        f"Line charts against the number of updates, log axes. {'; '.join(said)}."
+    )
 
 
 @remakable
 def learning(runs: Runs) -> Figure:
     """Gradient norm and relative update of each part of the network over the training of the first
     setting; see `measures`. Medians over the part's layers and the seeds."""
-    wanted = {"gradient_norm": ("Gradient norm", GRADIENT)}
-    wanted["relative_update"] = ("Relative update", UPDATE)
-    found = measured(runs, *wanted)
+    names = {"Gradient norm": "gradient_norm", "Relative update": "relative_update"}
+    found = measured(runs, *names.values())
     if not found:
         return missing("Gradient and relative update by layer")
     (label, group), *_ = found.items()
-    figure, parts = panels(9, 3.9, columns=2)
-    said = []
-    for axes, (name, (title, unit)) in zip(parts, wanted.items(), strict=True):
-        course = _lines_by_stage(axes, group, by_stage(group, name, "weights"))
-        said.append(f"{title.lower()}: {course}")
-        axes.set_yscale("log")
-        _against_updates(axes, title, ylabel=unit)
-    legend_beside(parts[1], title=with_n(label, group))
-    return figure.described(
-        "Two line charts against the number of updates, log axes, a line for each part of the "
-        f"network. {'; '.join(said)}."
-    )
+    wanted = {title: by_stage(group, name, "weights") for title, name in names.items()}
+    return _over_training(wanted, (GRADIENT, UPDATE), with_n(label, group), DEPTH)
 
 
 @remakable
@@ -163,8 +167,10 @@ def learning_words(runs: Runs) -> Text:
     for label, group in measured(runs, *names).items():
         gradient, update = (by_stage(group, name, "weights") for name in names)
         for when, moment in MOMENTS.items():
-            at = {part: values[moment] for part, values in gradient.items()}
-            moves = {part: values[moment] for part, values in update.items()}
+            at, moves = (
+                {part: values[moment] for part, (_, values) in of.items()}
+                for of in (gradient, update)
+            )
             most, least, moved = max(at, key=at.get), min(at, key=at.get), max(moves, key=moves.get)
             lines.append(
                 f"**{label}:** {when} the gradient is largest in {most}, "
@@ -187,35 +193,32 @@ def lag(runs: Runs) -> Figure:
     found = measured(runs, "lag")
     if not found:
         return missing("The running averages' lag by layer")
-    figure, parts = panels(1.4 + 3.4 * len(found), 3.6, columns=len(found), sharey=True)
-    said = []
-    for axes, (label, group) in zip(parts, found.items(), strict=True):
-        course = _lines_by_stage(axes, group, by_stage(group, "lag", "normalizations", np.max))
-        said.append(f"{label}: {course}")
-        plain_log(axes)
-        _against_updates(axes, with_n(label, group))
-    parts[0].set_ylabel("largest lag of a layer (deviations)")
-    legend_beside(parts[-1])
-    return figure.described(
-        "Line charts of the running averages' lag against the number of updates, log axes, by part "
-        f"of the network. {'; '.join(said)}."
-    )
+    wanted = {
+        with_n(label, group): by_stage(group, "lag", "normalizations", np.max)
+        for label, group in found.items()
+    }
+    return _over_training(wanted, ["largest lag of a layer (deviations)"], colors=DEPTH)
 
 
 def _first_and_last(
-    found: Mapping[str, np.ndarray], layers: Sequence[str], title: str, ylabel: str, xlabel: str
+    found: Mapping[str, np.ndarray], layers: Sequence[str], title: str, unit: str, form: str
 ) -> Figure:
-    """A measure `[moments, layers]` at the two moments, by layer, a line per setting."""
+    """A measure `[moments, layers]` at the two moments, by layer, a line per setting; its values
+    are written in the alt text as `form` says."""
     figure, parts = panels(9.5, 4.2, columns=2, sharey=True)
+    said = []
     for axes, (when, moment) in zip(parts, MOMENTS.items(), strict=True):
         for label, values, style in styled(found, "marker", "ls"):
-            axes.plot(values[moment], lw=1.5, ms=5, label=label, **style)
+            now = values[moment]
+            axes.plot(now, lw=1.5, ms=5, label=label, **style)
+            first, last, most = (format(value, form) for value in (now[0], now[-1], now.max()))
+            said.append(f"{label}, {when}: {first} at first, {last} at last, at most {most}")
         tidy(axes, f"{title}, {when}")
         axes.set_xticks(range(len(layers)), layers, rotation=90, size=7.5)
-    parts[0].set_ylabel(ylabel)
-    figure.supxlabel(xlabel, size=9)
+    parts[0].set_ylabel(unit)
+    figure.supxlabel("layer, in the order in which an image passes them", size=9)
     legend_beside(parts[1])
-    return figure
+    return figure.described(f"Line charts by layer. {title}: {'; '.join(said)}.")
 
 
 @remakable
@@ -224,47 +227,31 @@ def reaching(runs: Runs) -> Figure:
     found = measured(runs, "gradient_norm")
     if not found:
         return missing("The gradient by layer")
-    values = {
-        with_n(label, group): by_layer(group, "gradient_norm") for label, group in found.items()
-    }
+    values = {with_n(k, group): by_layer(group, "gradient_norm") for k, group in found.items()}
     layers = next(iter(found.values()))[0].layers["weights"]
-    order = "layer, in the order in which an image passes them"
-    figure = _first_and_last(values, layers, "Gradient norm", GRADIENT, order)
-    figure.axes[0].set_yscale("log")  # and the other, which shares it
-    said = [
-        f"{label} {when} {of[moment, 0]:.2g} in the first layer, {of[moment, -1]:.2g} in the last"
-        for when, moment in MOMENTS.items()
-        for label, of in values.items()
-    ]
-    return figure.described(f"Line charts by layer, gradient norm: {'; '.join(said)}.")
+    figure = _first_and_last(values, layers, "Gradient norm", GRADIENT, ".2g")
+    figure.axes[0].set_yscale("log")  # and the other's, which is the same
+    return figure
 
 
 @remakable
 def inactive(runs: Runs) -> Figure:
     """What share of each layer's outputs is saturated (sigmoid, tanh) or of its channels dead
     (ReLU), before the first update and at the last moment; see `measures`."""
-    by_kind = {kind: measured(runs, kind) for kind in sorted(INACTIVE)}
-    found = {
-        (label, kind): of[label] for label in runs for kind, of in by_kind.items() if label in of
+    groups = {
+        (label, kind): group
+        for label in runs
+        for kind in sorted(INACTIVE)
+        for group in measured({label: runs[label]}, kind).values()
     }
-    if not found:
+    if not groups:
         return missing("Dead and saturated units")
-    values = {
-        with_n(f"{label}, {kind}", group): by_layer(group, kind)
-        for (label, kind), group in found.items()
-    }
-    layers = next(iter(found.values()))[0].layers["activations"]
-    order = "activation behind the layer, in the order of the network"
-    figure = _first_and_last(values, layers, "Inactive", "share of the layer's outputs", order)
+    values = {with_n(", ".join(names), of): by_layer(of, names[1]) for names, of in groups.items()}
+    layers = next(iter(groups.values()))[0].layers["activations"]
+    unit = "share of the outputs of the activation behind it"
+    figure = _first_and_last(values, layers, "Inactive", unit, ".1%")
     figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
-    said = [
-        f"{label}, {when}: at most {of[moment].max():.1%}"
-        for when, moment in MOMENTS.items()
-        for label, of in values.items()
-    ]
-    return figure.described(
-        f"Line charts of dead and saturated outputs by layer. {'; '.join(said)}."
-    )
+    return figure
 
 
 @remakable
@@ -291,18 +278,16 @@ def reaching_words(runs: Runs) -> Text:
     return sentences(lines, runs, "gradient_norm")
 
 
-STEPS = ("weight_norm", "relative_update")
-
-
-def _steps(runs: Runs) -> dict[str, tuple[list[Run], list[np.ndarray]]]:
-    """Weight norm and relative update of the convolutions and, of ReLU, the share of dead channels
-    (medians of the seeds, `[moments]`) of each setting, with its runs."""
+def _steps(runs: Runs) -> dict[str, tuple[list[Run], tuple[np.ndarray, ...]]]:
+    """Weight norm and relative update of the convolutions, and the share of dead channels (NaN
+    where no unit can die): medians of the seeds, `[moments]`, of each setting, with its runs."""
     found = {}
     for label, group in measured(runs, *STEPS).items():
-        courses = [convolutions(group, name) for name in STEPS]
+        norm, update = (convolutions(group, name) for name in STEPS)
+        dead = np.full(len(norm), np.nan)
         if measured({label: group}, "dead"):
-            courses.append(np.median(stacked(group, "dead").mean(2), axis=0))
-        found[label] = group, courses
+            dead = np.median(stacked(group, "dead").mean(2), axis=0)
+        found[label] = group, (norm, update, dead)
     return found
 
 
@@ -313,40 +298,31 @@ def steps(runs: Runs) -> Figure:
     found = _steps(runs)
     if not found:
         return missing("Weight norm and relative update")
-    kinds = max(len(courses) for _, courses in found.values())
-    figure, parts = panels(10.5, 3.7, columns=kinds)
-    said = []
-    for label, (group, courses), style in styled(found, "marker"):
-        for axes, course in zip(parts, courses, strict=False):
-            places, name = group[0].measure("update") + 1, with_n(label, group)
-            axes.plot(places, course, lw=1.6, ms=4, label=name, **style)
-        norm, update, *dead = courses
-        said.append(
-            f"{label}: weight norm from {norm[0]:.3g} to {norm[-1]:.3g}, relative update from "
-            f"{update[0]:.2g} to {update[-1]:.2g}"
-            + "".join(f", dead channels at last {share[-1]:.1%}" for share in dead)
-        )
-    plain_log(parts[0])
-    parts[1].set_yscale("log")
-    titles = {"Weights": "norm of a convolution's weights", "Relative update": UPDATE}
-    titles["Dead channels"] = "dead channels"
-    for axes, (title, ylabel) in zip(parts, titles.items(), strict=False):
-        _against_updates(axes, title, ylabel=ylabel)
-    for axes in parts[2:]:
+    titles = ["Weights", "Relative update", "Dead channels"]
+    if not measured(runs, *STEPS, "dead"):
+        del titles[-1]
+    wanted = {
+        title: {
+            with_n(label, group): (group[0].measure("update"), courses[place])
+            for label, (group, courses) in found.items()
+        }
+        for place, title in enumerate(titles)
+    }
+    units = ("norm of a convolution's weights", UPDATE, "dead channels")
+    figure = _over_training(wanted, units)
+    for axes in figure.axes[2:]:
+        axes.set_yscale("linear")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    handles = parts[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower left", frameon=False, ncols=4)
-    return figure.described(
-        f"Line charts against the number of updates, log axes. {'; '.join(said)}."
-    )
+    return figure
 
 
 @remakable
 def steps_words(runs: Runs) -> Text:
     """By how much the weights grow and the steps shrink, and how many channels die."""
     lines = []
-    for label, (group, (norm, update, *dead)) in _steps(runs).items():
-        died = "".join(f"; {of_all(share[-1])} of the channels are dead at last" for share in dead)
+    for label, (group, (norm, update, dead)) in _steps(runs).items():
+        died = f"; {of_all(dead[-1])} of the channels are dead at last"
+        died = died if np.isfinite(dead[-1]) else ""
         lines.append(
             f"**{label}:** a convolution's weights grow to {brief(norm[-1] / norm[0])} times their "
             f"first norm; the relative update goes from {of_all(update[0])} to "
