@@ -43,7 +43,7 @@ class Figure(matplotlib.figure.Figure):
     def described(self, alt: str, *notes: str) -> Self:
         """The figure with its alt text, and with those notes that say something below both."""
         if note := "; ".join(filter(None, notes)):
-            self.supxlabel(textwrap.fill(note, round(15 * self.get_figwidth())), size=9, color=INK)
+            self.supxlabel(textwrap.fill(note, round(14 * self.get_figwidth())), size=9, color=INK)
             alt += f" {sentence(note)}"
         self.alt = minus(alt)
         return self

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from labkit.core.config import Config
-from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
+from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, minus, number, percent, plural
 from labkit.judge import original, recipes, stats
 from labkit.show.figure import (
@@ -89,7 +89,7 @@ def loss_by_iteration(runs: Runs) -> Figure:
     title = f"Training loss by batch, seed {run.config.seed}: raw and running mean"
     labels = {"xlabel": "epochs done", "ylabel": "loss of a batch (nats)"}
     against_epochs(axes, title, xlim=(0, None), **labels)
-    axes.legend(title="setting (updates per epoch)", frameon=False)
+    legend_beside(axes, title="setting (updates per epoch)")
     return figure.described(
         "Line chart of the training loss of every batch on a log axis, raw and smoothed. The "
         f"running mean of {'; '.join(said)} nats."
@@ -130,30 +130,26 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
     Thick lines are recalibrated; the thin dotted one is the test error by running averages, to
     show what their lag costs.
     """
-    lines = (
-        ("train", RECALIBRATED, "training images, recalibrated"),
-        ("test", RECALIBRATED, "test images, recalibrated"),
-        ("test", RUNNING, "test images, by running averages"),
-    )
-    looks: tuple[dict[str, Any], ...] = (
-        {"ls": DASHED, "lw": 1.6, "mfc": "white"},
-        {"ls": "-", "lw": 1.8},
-        {"ls": (0, (1, 1.5)), "lw": 1.1, "ms": 3},
-    )
+    looks: dict[tuple[str, str], dict[str, Any]] = {
+        ("train", RECALIBRATED): {"ls": DASHED, "lw": 1.6, "mfc": "white"},
+        ("test", RECALIBRATED): {"ls": "-", "lw": 1.8},
+        ("test", RUNNING): {"ls": (0, (1, 1.5)), "lw": 1.1, "ms": 3},
+    }
+    names = {kind: f"{SPLITS[kind[0]]} images, {NAMES[kind[1]]}" for kind in looks}
     if not answered(runs):
         return _nothing("Error on both splits by epoch", runs)
     figure, (axes,) = panels(8, 4)
     said, handles = [], []
     for label, group, style in _answered(runs):
-        name, ends = with_n(label, group), []
-        handles.append(Line2D([], [], lw=1.8, label=name, **style))
-        for (split, statistics, kind), look in zip(lines, looks, strict=True):
-            wrong = 100 * (1 - np.mean([r.accuracies(split, statistics) for r in group], axis=0))
-            axes.plot(wrong, label=f"{label}, {kind}", **style | look)
-            ends.append(f"{percent(wrong[-1])} on the {kind}")
-        said.append(f"{name} ends at {', '.join(ends)}")
-    for (*_, kind), look in zip(lines, looks, strict=True):
-        handles.append(Line2D([], [], color=INK, marker="o", label=kind, **look))
+        handles.append(Line2D([], [], lw=1.8, label=with_n(label, group), **style))
+        ends = []
+        for kind, look in looks.items():
+            wrong = 100 * (1 - np.mean([run.accuracies(*kind) for run in group], axis=0))
+            axes.plot(wrong, label=f"{label}, {names[kind]}", **style | look)
+            ends.append(f"{percent(wrong[-1])} on the {names[kind]}")
+        said.append(f"{with_n(label, group)} ends at {', '.join(ends)}")
+    for kind, look in looks.items():
+        handles.append(Line2D([], [], color=INK, marker="o", label=names[kind], **look))
     labels = {"xlabel": "after epoch", "ylabel": "wrong answers (%)"}
     against_epochs(axes, "Error on both splits by epoch", **labels)
     legend_beside(axes, handles=handles)
@@ -447,15 +443,8 @@ def recipe_curves(runs: Runs) -> Figure:
 
 @remakable
 def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
-    """The test images that the runs of all settings together get wrong most often, recalibrated.
-
-    Args:
-        images: the test images of the runs' dataset in their order, uint8 `[n, 28, 28]`;
-            None where they are not at hand, which the figure then says in their place.
-
-    Raises:
-        ValueError: the images are not as many as the runs' test answers.
-    """
+    """The test images that the runs of all settings together get wrong most often, recalibrated;
+    `images` as in `mistakes`."""
     every = [run for group in answered(runs).values() for run in group]
     if not every:
         return _nothing("The images most often wrong", runs)

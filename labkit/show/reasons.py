@@ -38,6 +38,7 @@ DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")
 FIRST, LAST = "before the first update", "at the last update"
 MOMENTS = {FIRST: 0, LAST: -1}
 GRADIENT, UPDATE = "norm of the gradient (nats per unit)", "‖Δw‖/‖w‖ of the next update"
+UNMEASURED = "no run at hand has measured it."
 STEPS = ("weight_norm", "relative_update")
 #: What is inactive, by the name of its measure.
 INACTIVE = {"saturated": "outputs are saturated", "dead": "channels are dead"}
@@ -59,17 +60,12 @@ def measured(runs: Runs, *names: str) -> dict[str, list[Run]]:
     return found
 
 
-def missing(what: str) -> Figure:
-    """What stands in the place of a figure for which no run has the measures."""
-    return nothing(f"{what}: no run at hand has measured it.")
-
-
 def sentences(lines: list[str], runs: Runs, *names: str) -> Text:
     """The lines as a list, or that no run has the measures; and how many runs lack them."""
     every, kept = (
         sum(map(len, groups.values())) for groups in (finite(runs), measured(runs, *names))
     )
-    lines = lines or ["No run at hand has measured it."]
+    lines = lines or [UNMEASURED.capitalize()]
     older = from_before(every - kept, "this was measured")
     return bullets([*lines, f"{older}."] if older else lines)
 
@@ -154,7 +150,7 @@ def learning(runs: Runs) -> Figure:
     names = {"Gradient norm": "gradient_norm", "Relative update": "relative_update"}
     found = measured(runs, *names.values())
     if not found:
-        return missing("Gradient and relative update by layer")
+        return nothing("Gradient and relative update by layer: " + UNMEASURED)
     (label, group), *_ = found.items()
     wanted = {title: by_stage(group, name, "weights") for title, name in names.items()}
     return _over_training(wanted, (GRADIENT, UPDATE), with_n(label, group), DEPTH)
@@ -192,7 +188,7 @@ def lag(runs: Runs) -> Figure:
     suffices to spoil the answers; median of the seeds."""
     found = measured(runs, "lag")
     if not found:
-        return missing("The running averages' lag by layer")
+        return nothing("The running averages' lag by layer: " + UNMEASURED)
     wanted = {
         with_n(label, group): by_stage(group, "lag", "normalizations", np.max)
         for label, group in found.items()
@@ -226,7 +222,7 @@ def reaching(runs: Runs) -> Figure:
     """Which gradient reaches each layer, before the first update and at the last moment."""
     found = measured(runs, "gradient_norm")
     if not found:
-        return missing("The gradient by layer")
+        return nothing("The gradient by layer: " + UNMEASURED)
     values = {with_n(k, group): by_layer(group, "gradient_norm") for k, group in found.items()}
     layers = next(iter(found.values()))[0].layers["weights"]
     figure = _first_and_last(values, layers, "Gradient norm", GRADIENT, ".2g")
@@ -245,10 +241,10 @@ def inactive(runs: Runs) -> Figure:
         for group in measured({label: runs[label]}, kind).values()
     }
     if not groups:
-        return missing("Dead and saturated units")
+        return nothing("Dead and saturated units: " + UNMEASURED)
     values = {with_n(", ".join(names), of): by_layer(of, names[1]) for names, of in groups.items()}
     layers = next(iter(groups.values()))[0].layers["activations"]
-    unit = "share of the outputs of the activation behind it"
+    unit = "share of a layer's outputs"
     figure = _first_and_last(values, layers, "Inactive", unit, ".1%")
     figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     return figure
@@ -297,7 +293,7 @@ def steps(runs: Runs) -> Figure:
     (dead: means over the layers) and the seeds."""
     found = _steps(runs)
     if not found:
-        return missing("Weight norm and relative update")
+        return nothing("Weight norm and relative update: " + UNMEASURED)
     titles = ["Weights", "Relative update", "Dead channels"]
     if not measured(runs, *STEPS, "dead"):
         del titles[-1]
@@ -396,6 +392,7 @@ def progress(runs: Runs) -> Figure:
         plain_log(axes)
         tidy(axes, xlabel=unit, xlim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(THOUSANDS)
     parts[0].set_ylabel("loss of a batch (nats)")
     parts[0].set_title("The same losses on three clocks", loc="left", size=11)
     parts[2].legend(frameon=False, loc="upper right", fontsize=9)
@@ -442,7 +439,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
     the batch sizes that were trained with."""
     found = measured(runs, "gradient_square")
     if not found:
-        return missing("The gradient noise scale")
+        return nothing("The gradient noise scale: " + UNMEASURED)
     figure, (axes,) = panels(8, 3.9)
     said = []
     for label, group, style in styled(found, "marker"):

@@ -230,23 +230,15 @@ def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Tabl
     """
     rows: dict[str, dict[tuple[str, str], float]] = {}
     for label, group in finite(runs).items():
-        updates = group[0].iteration_loss.shape[1]
-        curves = [run.history["loss"].to_numpy() for run in group]
-        areas = [stats.log_area(curve) for curve in curves]
+        areas = [stats.log_area(run.history["loss"].to_numpy()) for run in group]
         rows[label] = {("mean ln loss", "mean"): np.mean(areas)}
         if len(group) > 1:
             rows[label]["mean ln loss", "±"] = np.std(areas, ddof=1)
         for threshold in losses:
-            taken = np.array([stats.first_below(curve, threshold) for curve in curves])
-            taken = np.where(np.isnan(taken), np.inf, taken)
-            seconds = [
-                run.history["seconds"][: int(t)].sum() if np.isfinite(t) else np.inf
-                for run, t in zip(group, taken, strict=True)
-            ]
-            epochs, head = np.median(taken), f"to a loss of {threshold:g}"
-            found = {"epochs": epochs, "updates": epochs * updates, "seconds": np.median(seconds)}
-            for unit, value in found.items():
-                rows[label][head, unit] = value if np.isfinite(epochs) else np.nan
+            taken = np.median([_until(run, threshold) for run in group], axis=0)
+            for unit, value in zip(("epochs", "updates", "seconds"), taken, strict=True):
+                value = value if np.isfinite(value) else np.nan
+                rows[label][f"to a loss of {threshold:g}", unit] = value
     caption = (
         "Convergence: the mean of ln(loss) over the epochs (the area under the curve on a log "
         "axis; lower is faster), and the epochs, updates and seconds until an epoch's mean loss is "
@@ -255,6 +247,15 @@ def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Tabl
     )
     decimals = {"mean": 3, "±": 3, "epochs": 1, "seconds": 1}
     return Table(_by_setting(rows), caption, decimals)
+
+
+def _until(run: Run, loss: float) -> tuple[float, float, float]:
+    """Epochs, updates and seconds until an epoch's mean loss is at most `loss`, or infinity."""
+    epochs = stats.first_below(run.history["loss"].to_numpy(), loss)
+    if np.isnan(epochs):
+        return np.inf, np.inf, np.inf
+    seconds = run.history["seconds"].iloc[: int(epochs)].sum()
+    return epochs, epochs * run.iteration_loss.shape[1], seconds
 
 
 @remakable
@@ -386,27 +387,26 @@ def summary(runs: Runs) -> Table:
     rows = {}
     for label, group in runs.items():
         section = original.section_of(group[0].config)
-        losses = np.mean([run.history["loss"].iloc[[0, -1]] for run in group], axis=0)
+        first, last = np.mean([run.history["loss"].iloc[[0, -1]] for run in group], axis=0)
+        test, (low, high) = shares(group, "test")["total"], _ends(group, "test")
+        asked = max(run.counts("test").sum() for run in group)
         learnt, averaged = (
             {f"{split} %": shares(group, split, kind)["total"].mean() for split in SPLITS}
             for kind in STATISTICS
         )
         theirs = {f"{split} %": (printed(section, split) or [np.nan])[-1] for split in SPLITS}
-        test, (low, high) = shares(group, "test")["total"], _ends(group, "test")
-        asked = max(run.counts("test").sum() for run in group)
-        first, last = (section.epoch_loss[i] if section else np.nan for i in (0, -1))
+        ends = (section.epoch_loss[0], section.epoch_loss[-1]) if section else (np.nan, np.nan)
+        scatter = {
+            "± seeds": test.std(),
+            "± images": 100 * stats.deviation(test.mean() / 100, asked),
+            "from": low["total"],
+            "to": high["total"],
+        }
         heads = {
-            "here": {"n": len(group), "first loss": losses[0], "last loss": losses[1]},
-            "recalibrated": {"n": len(test)}
-            | learnt
-            | {
-                "± seeds": test.std(),
-                "± images": 100 * stats.deviation(test.mean() / 100, asked),
-                "from": low["total"],
-                "to": high["total"],
-            },
+            "here": {"n": len(group), "first loss": first, "last loss": last},
+            "recalibrated": {"n": len(test)} | learnt | scatter,
             "by running averages": averaged,
-            "original": {"first loss": first, "last loss": last} | theirs,
+            "original": {"first loss": ends[0], "last loss": ends[1]} | theirs,
         }
         rows[label] = {(head, k): v for head, part in heads.items() for k, v in part.items()}
     caption = (
@@ -436,16 +436,13 @@ def lag(runs: Runs) -> Table:
         kept = answering(group)
         rows[label] = {("", "n"): len(kept)}
         for split, name in SPLITS.items():
-            head = f"{name} images"
             learnt, averaged = (shares(kept, split, kind)["total"] for kind in STATISTICS)
             hidden = learnt - averaged
-            rows[label] |= {
-                (head, "recalibrated %"): learnt.mean(),
-                (head, "running averages %"): averaged.mean(),
-                (head, "difference"): hidden.mean(),
-            }
+            found = {"recalibrated %": learnt.mean(), "running averages %": averaged.mean()}
+            found["difference"] = hidden.mean()
             if several:
-                rows[label] |= {(head, "from"): hidden.min(), (head, "to"): hidden.max()}
+                found |= {"from": hidden.min(), "to": hidden.max()}
+            rows[label] |= {(f"{name} images", head): value for head, value in found.items()}
     range_ = "; from, to: lowest and highest seed" * several
     caption = (
         "What the running averages hide after the last epoch: accuracy in percent, and the "
@@ -509,28 +506,21 @@ def layers(config: Config) -> Table:
     shown = shown.assign(
         output_shape=["×".join(map(str, shape)) for shape in shown["output_shape"]],
         kernel=[f"{k}×{k}" if k else "" for k in shown["kernel"]],
-        stride=[str(s) if s else "" for s in shown["stride"]],
-    )
-    sums = {"parameters", "can_learn", "multiply_adds"}
-    rest, total = (
-        {name: part[name].sum() if name in columns else "" for name in shown}
-        for part, columns in ((norms, sums - {"multiply_adds"}), (frame, sums))
-    )
-    rest["kind"] = "BatchNorm2d"
-    last = pd.DataFrame([rest, total], index=[f"{len(norms)} normalisations", "total"])
-    shown = pd.concat([shown, last]).rename_axis("name")
-    titles = {
-        "output_shape": "output (C×H×W)",
-        "can_learn": "can learn",
-        "multiply_adds": "multiply-adds",
-    }
+        stride=[str(s or "") for s in shown["stride"]],
+    ).astype(object)
+    sums = ["parameters", "can_learn", "multiply_adds"]
+    shown.loc[f"{len(norms)} normalisations"] = norms[sums[:2]].sum()
+    shown.loc["total"] = frame[sums].sum()
+    shown.loc[f"{len(norms)} normalisations", "kind"] = "BatchNorm2d"
+    titles = {"output_shape": "output (C×H×W)", "can_learn": "can learn"}
+    titles["multiply_adds"] = "multiply-adds"
     weighted = frame["kind"].isin(["Conv2d", "Linear"]) & ~frame["name"].str.contains("downsample")
     caption = (
         f"The layers with weights, for one image of 28×28 pixels: {int(weighted.sum())} weighted "
         "layers by the usual count, which leaves out the shortcuts and the normalisations; can "
         "learn: the parameters that ever meet a pixel and not only the padding around small maps"
     )
-    return Table(shown.rename(columns=titles), caption)
+    return Table(shown.fillna("").rename(columns=titles), caption)
 
 
 @remakable
@@ -545,9 +535,7 @@ def provenance(runs: Runs, since: str = "9999", until: str = "9999") -> Table:
             "setting": label,
             "seed": run.config.seed,
             "record": run.digest,
-            "source": (
-                "recorded" if run.recorded and not run.dated(since, until) else "trained now"
-            ),
+            "source": "recorded" if run.recorded and not run.dated(since, until) else "trained now",
             "date (UTC)": run.provenance["date"][:16].replace("T", " "),
             "device": run.provenance["device"],
             "seconds": run.provenance["seconds"],
