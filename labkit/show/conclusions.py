@@ -193,7 +193,7 @@ def printed(section_number: str) -> Text:
     verdict = "more than chance" if p < 0.05 else "consistent with chance"
     return bullets(
         [
-            f"*The original's own tables:* {other.name} {percent(other.test.total_percent)} "
+            f"*The original's own tables:* {other.name}: {percent(other.test.total_percent)} "
             f"against {percent(base.test.total_percent)} of {base.test.total:,} test images, one "
             f"run each. By the counts alone {stats.p_words(p)} (Fisher's exact test, as if each "
             f"had been tested on other images): {verdict}."
@@ -244,7 +244,7 @@ def recipe(runs: Runs) -> Text:
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
         ours = "; ".join(
-            f"{name} {min(factors):.2f}{f' to {max(factors):.2f}' * (len(factors) > 1)}"
+            f"{name}: {min(factors):.2f}{f' to {max(factors):.2f}' * (len(factors) > 1)}"
             for name, factors in rises.items()
         )
         lines.append(

@@ -153,12 +153,8 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
     labels = {"xlabel": "after epoch", "ylabel": "wrong answers (%)"}
     against_epochs(axes, "Error on both splits by epoch", **labels)
     legend_beside(axes, handles=handles)
-    return figure.described(
-        "Line chart of the share of wrong answers after each epoch on a log axis: "
-        f"{'; '.join(said)}.",
-        BOTH,
-        left_out(runs),
-    )
+    kind = "Line chart of the share of wrong answers after each epoch on a log axis"
+    return figure.described(f"{kind}: {'; '.join(said)}.", BOTH, left_out(runs))
 
 
 @remakable
@@ -186,7 +182,7 @@ def iterations(runs: Sequence[Run]) -> Figure:
     parts[0].set_ylabel("loss of a batch (nats)")
     parts[0].set_title("The iteration log: median and range of the seeds", loc="left", size=11)
     handles = {h.get_label(): h for axes in parts for h in axes.lines}
-    parts[0].legend(handles=list(handles.values()), frameon=False, ncols=2)
+    parts[0].legend(handles=handles.values(), frameon=False, ncols=2)
     return figure.described(
         "Line chart of the original's printed losses by iteration on the range of these runs; "
         f"inside the range: {', '.join(said) or 'none, since these runs have no such iteration'}."
@@ -231,8 +227,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
                 cross = {"color": INK, "mfc": "white", "label": f"by running averages: {where}"}
                 height = np.maximum(averaged, floor)[shown]
                 axes.plot(places[shown] + 0.22, height, marker, ms=6, **cross)
-        title = f"{label}, {SPLITS[split]} images"
-        tidy(axes, title, xlabel=noun, ylabel="accuracy (%)")
+        tidy(axes, f"{label}, {SPLITS[split]} images", xlabel=noun, ylabel="accuracy (%)")
         legend_beside(axes)
         axes.set_xticks(places, [*map(str, places[:-1]), "total"])
         axes.axvline(places[-1] - 0.5, color="#bbbbbb", lw=0.8)
@@ -244,19 +239,9 @@ def _heatmap(
     axes: Axes, values: np.ndarray, texts: np.ndarray, norm: Normalize, noun: str, **options: Any
 ) -> None:
     """A number for every true and predicted class, in colour and as text."""
-    sns.heatmap(
-        values,
-        annot=texts,
-        fmt="",
-        norm=norm,
-        vmin=norm.vmin,  # unused beside the norm, but seaborn looks for them where all is missing
-        vmax=norm.vmax,
-        square=True,
-        linewidths=0.6,
-        linecolor="#dddddd",
-        ax=axes,
-        **options,
-    )
+    grid = {"square": True, "linewidths": 0.6, "linecolor": "#dddddd"}
+    ends = {"vmin": norm.vmin, "vmax": norm.vmax}  # for seaborn, where all values are missing
+    sns.heatmap(values, annot=texts, fmt="", norm=norm, ax=axes, **grid, **ends, **options)
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
 
@@ -294,12 +279,10 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
         most = f"most often {true} taken for {predicted} ({wrong.max()})" if wrong.any() else "none"
         said.append(f"{found}, {most}")
-    return figure.described(
-        f"Confusion heatmap of the {SPLITS[split]} images, recalibrated. {'; '.join(said)}.",
-        f"recalibrated answers to the {SPLITS[split]} images",
-        f"coloured: number of mistakes; grey diagonal: accuracy of the {noun} in\u00a0%",
-        left_out(runs),
-    )
+    images = f"{SPLITS[split]} images"
+    colours = f"coloured: number of mistakes; grey diagonal: accuracy of the {noun} in\u00a0%"
+    alt = f"Confusion heatmap of the {images}, recalibrated. {'; '.join(said)}."
+    return figure.described(alt, f"recalibrated answers to the {images}", colours, left_out(runs))
 
 
 @remakable
@@ -308,18 +291,14 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     recalibrated."""
     noun, pair = class_noun(next(iter(runs.values()))[0]), list(answered(runs).items())[:2]
     if len(pair) < 2:
-        words = "Difference of mistakes, recalibrated: there are no two settings left."
-        return nothing(words, runs)
+        return nothing("Mistakes of two settings, recalibrated: no two settings left.", runs)
     (first, base), (second, other) = pair
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
     limit = max(float(np.abs(difference).max()), 1.0)
     texts = [[number(d, 1, "+") if abs(d) >= 0.05 else "" for d in row] for row in difference]
-    bar = {
-        "label": f"more or fewer {SPLITS[split]} mistakes per run",
-        "format": FuncFormatter(lambda value, _: minus(f"{value:g}")),
-        "shrink": 0.8,
-    }
+    bar = {"label": f"more or fewer {SPLITS[split]} mistakes per run", "shrink": 0.8}
+    bar["format"] = FuncFormatter(lambda value, _: minus(f"{value:g}"))
     figure, (axes,) = panels(6.6, 5.8)
     norm = SymLogNorm(1, vmin=-limit, vmax=limit)
     style = {"cmap": "RdBu_r", "cbar_kws": bar, "annot_kws": {"size": 8.5}}
@@ -327,12 +306,12 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     title = f"{second} minus {first}: mistakes per run, recalibrated"
     axes.set_title(title, loc="left", size=11)
     true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
-    return figure.described(
+    alt = (
         f"Heatmap of the {SPLITS[split]} mistakes per run, recalibrated, of {second} minus those "
         f"of {first} (n = {len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for "
-        f"{true} taken for {answer}, {difference[true, answer]:+.1f}.",
-        left_out(runs),
+        f"{true} taken for {answer}, {difference[true, answer]:+.1f}."
     )
+    return figure.described(alt, left_out(runs))
 
 
 @remakable
@@ -374,11 +353,11 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     labels = {"xlabel": "expected to be wrong: 100 % − confidence (%)", "ylabel": "wrong (%)"}
     tidy(axes, title, **labels)
     legend_beside(axes)
-    return figure.described(
+    alt = (
         "Line chart of the share of wrong answers against the share that the network expects by "
-        f"its confidence, recalibrated, log axes. {'; '.join(said)}.",
-        left_out(runs),
+        f"its confidence, recalibrated, log axes. {'; '.join(said)}."
     )
+    return figure.described(alt, left_out(runs))
 
 
 def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.ndarray, ...]:
@@ -406,10 +385,7 @@ def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.
 
 @remakable
 def recipe_curves(runs: Runs) -> Figure:
-    """The training losses of each recipe, a panel per section; the original dashed.
-
-    See `recipes`.
-    """
+    """The training losses of each recipe, a panel per section; the original dashed."""
     found, distances = recipes.curves(runs), recipes.distances(runs)
     if not found:
         return nothing("Training losses of the recipes: every run diverged.")
@@ -430,14 +406,13 @@ def recipe_curves(runs: Runs) -> Figure:
         axes.set_xticks(range(longest))
     parts[0].set_ylabel("mean loss of the epoch (nats)")
     handles = {h.get_label(): h for axes in parts for h in axes.lines}
-    figure.legend(
-        handles=list(handles.values()), loc="outside lower center", ncols=3, frameon=False
-    )
+    figure.legend(handles=handles.values(), loc="outside lower center", ncols=3, frameon=False)
     ranked = distances.index[distances["all"].notna()]
     best = ranked[0] if len(ranked) else "none, since no recipe has all curves"
     return figure.described(
-        f"Training losses of {len(found)} recipes beside the original's, log axes, one panel each "
-        f"for {', '.join(section.name for section in sections)}; nearest over all is {best}."
+        f"Training losses of {plural(len(found), 'recipe')} beside the original's, log axes, one "
+        f"panel each for {', '.join(section.name for section in sections)}; nearest over all is "
+        f"{best}."
     )
 
 

@@ -35,8 +35,7 @@ from labkit.store.run import Run, Runs, finite, from_before
 #: Depth is drawn from light to dark.
 DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")
 #: The two moments that are compared.
-FIRST, LAST = "before the first update", "at the last update"
-MOMENTS = {FIRST: 0, LAST: -1}
+MOMENTS = {"before the first update": 0, "at the last update": -1}
 GRADIENT, UPDATE = "norm of the gradient (nats per unit)", "‖Δw‖/‖w‖ of the next update"
 UNMEASURED = "no run at hand has measured it."
 STEPS = ("weight_norm", "relative_update")
@@ -62,9 +61,7 @@ def measured(runs: Runs, *names: str) -> dict[str, list[Run]]:
 
 def sentences(lines: list[str], runs: Runs, *names: str) -> Text:
     """The lines as a list, or that no run has the measures; and how many runs lack them."""
-    every, kept = (
-        sum(map(len, groups.values())) for groups in (finite(runs), measured(runs, *names))
-    )
+    every, kept = (sum(map(len, of.values())) for of in (finite(runs), measured(runs, *names)))
     lines = lines or [UNMEASURED.capitalize()]
     older = from_before(every - kept, "this was measured")
     return bullets([*lines, f"{older}."] if older else lines)
@@ -138,9 +135,8 @@ def _over_training(
     for axes, unit in zip(parts, units, strict=False):
         axes.set_ylabel(unit)
     legend_beside(parts[-1], title=legend)
-    return figure.described(
-        f"Line charts against the number of updates, log axes. {'; '.join(said)}."
-    )
+    courses = "; ".join(said)
+    return figure.described(f"Line charts against the number of updates, log axes. {courses}.")
 
 
 @remakable
@@ -163,10 +159,8 @@ def learning_words(runs: Runs) -> Text:
     for label, group in measured(runs, *names).items():
         gradient, update = (by_stage(group, name, "weights") for name in names)
         for when, moment in MOMENTS.items():
-            at, moves = (
-                {part: values[moment] for part, (_, values) in of.items()}
-                for of in (gradient, update)
-            )
+            at = {part: values[moment] for part, (_, values) in gradient.items()}
+            moves = {part: values[moment] for part, (_, values) in update.items()}
             most, least, moved = max(at, key=at.get), min(at, key=at.get), max(moves, key=moves.get)
             lines.append(
                 f"**{label}:** {when} the gradient is largest in {most}, "
@@ -208,7 +202,8 @@ def _first_and_last(
             now = values[moment]
             axes.plot(now, lw=1.5, ms=5, label=label, **style)
             first, last, most = (format(value, form) for value in (now[0], now[-1], now.max()))
-            said.append(f"{label}, {when}: {first} at first, {last} at last, at most {most}")
+            course = f"{first} in the first layer, {last} in the last, at most {most}"
+            said.append(f"{label}, {when}: {course}")
         tidy(axes, f"{title}, {when}")
         axes.set_xticks(range(len(layers)), layers, rotation=90, size=7.5)
     parts[0].set_ylabel(unit)
@@ -244,8 +239,7 @@ def inactive(runs: Runs) -> Figure:
         return nothing("Dead and saturated units: " + UNMEASURED)
     values = {with_n(", ".join(names), of): by_layer(of, names[1]) for names, of in groups.items()}
     layers = next(iter(groups.values()))[0].layers["activations"]
-    unit = "share of a layer's outputs"
-    figure = _first_and_last(values, layers, "Inactive", unit, ".1%")
+    figure = _first_and_last(values, layers, "Inactive", "share of a layer's outputs", ".1%")
     figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
@@ -304,8 +298,7 @@ def steps(runs: Runs) -> Figure:
         }
         for place, title in enumerate(titles)
     }
-    units = ("norm of a convolution's weights", UPDATE, "dead channels")
-    figure = _over_training(wanted, units)
+    figure = _over_training(wanted, ("norm of a convolution's weights", UPDATE, "dead channels"))
     for axes in figure.axes[2:]:
         axes.set_yscale("linear")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -317,8 +310,9 @@ def steps_words(runs: Runs) -> Text:
     """By how much the weights grow and the steps shrink, and how many channels die."""
     lines = []
     for label, (group, (norm, update, dead)) in _steps(runs).items():
-        died = f"; {of_all(dead[-1])} of the channels are dead at last"
-        died = died if np.isfinite(dead[-1]) else ""
+        died = ""
+        if np.isfinite(dead[-1]):
+            died = f"; {of_all(dead[-1])} of the channels are dead at the end"
         lines.append(
             f"**{label}:** a convolution's weights grow to {brief(norm[-1] / norm[0])} times their "
             f"first norm; the relative update goes from {of_all(update[0])} to "
@@ -355,8 +349,8 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
                 "every input of the last layer is exactly zero, so that its bias alone answers."
             )
     if networks and not lines:
-        none = f"In none of {len(networks)} networks do {fewest} test answers share a confidence."
-        lines = [none]
+        n = len(networks)
+        lines = [f"In none of {n} networks do {fewest} test answers share a confidence."]
     return sentences(lines, runs, name)
 
 
@@ -454,7 +448,9 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         axes.axhline(images, color=color, lw=1.2, ls=DASHED)
         end = {"xy": (1.01, images), "xycoords": ("axes fraction", "data")}
         axes.annotate(f"batch {images:,}", **end, color=color, va="center", size=9)
-        said.append(f"{label} from {scales[0]:,.0f} to {scales[-1]:,.0f} images")
+        known = [scale for scale in scales if np.isfinite(scale)]
+        span = f"{min(known):,.0f} to {max(known):,.0f} images" if known else "hidden by the noise"
+        said.append(f"{label} {span}")
     plain_log(axes)
     title = "Noise scale during training; dashed: the batch size used"
     tidy(axes, title, xlabel="epochs done", ylabel="gradient noise scale (images)")

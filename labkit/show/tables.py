@@ -302,8 +302,8 @@ def hardest(runs: Runs, most: int = 12) -> Table:
     never, always = int(right.all(0).sum()), int((~right).all(0).sum())
     frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["image"]).set_index("image")
     caption = (
-        f"The test images most often wrong in {plural(len(every), 'run')}, recalibrated, equal "
-        f"ones by number: {never:,} of {right.shape[1]:,} images are right in every run, "
+        f"The test images most often wrong in {plural(len(every), 'run')}, recalibrated, ties "
+        f"by number: {never:,} of {right.shape[1]:,} images are right in every run, "
         f"{always:,} wrong in every run; {seeds_of(runs, groups)}"
     )
     return Table(frame, caption)
