@@ -77,7 +77,7 @@ def _left_out(runs: Runs, answers: bool = True) -> Iterator[str]:
     if lost := divergences(runs):
         yield f"**{lost}**; such a run has no accuracy and is left out below."
     if answers and (older := unanswered(runs)):
-        yield f"{older} of what is recalibrated."
+        yield f"{older} of the recalibrated numbers."
 
 
 def _paired(runs: Runs, measure: claims.Measure, name: str, unit: str) -> Iterator[str]:

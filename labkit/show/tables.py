@@ -49,7 +49,7 @@ class Table:
         shown = self.frame.astype(object)
         for name in shown:
             decimals = self.decimals.get(name[-1] if isinstance(name, tuple) else name, 0)
-            texts = [v if isinstance(v, str) else number(v, decimals) for v in shown[name]]
+            texts = [_written(value, decimals) for value in shown[name]]
             shown[name] = pd.Series(texts, shown.index, dtype=object)
         levels = shown.columns.nlevels
         shown.columns = shown.columns.set_names([None] * (levels - 1) + [shown.index.name])
@@ -67,6 +67,10 @@ class Table:
         return f"{self.caption}\n{self._cells().to_string()}"
 
 
+def _written(value: object, decimals: int) -> str:
+    return number(value, decimals) if isinstance(value, int | float | np.number) else str(value)
+
+
 def seeds_of(runs: Runs, counted: Runs | None = None) -> str:
     """How many seeds the numbers rest on, in words, and which of them diverged.
 
@@ -76,7 +80,7 @@ def seeds_of(runs: Runs, counted: Runs | None = None) -> str:
     words = f"n = {' or '.join(map(str, sorted(counts)))} seeds per setting"
     words = "one run per setting (n = 1)" if counts == {1} else words
     older = "" if counted is None else unanswered(runs)
-    older += " of what is recalibrated" * bool(older)
+    older += " of the recalibrated numbers" * bool(older)
     return "; ".join(filter(None, (words, divergences(runs), older)))
 
 
@@ -170,10 +174,10 @@ def beside(runs: Runs) -> Table:
     rows = []
     for label, group in finite(runs).items():
         if section := original.section_of(group[0].config):
-            for number, what, n, found in _against(section, group):
+            for place, what, n, found in _against(section, group):
                 values = len(found) - found.count("")
                 counts = [found.count(k) if values else np.nan for k in ("yes", "above", "below")]
-                rows.append([label, number, what, n, values, *counts])
+                rows.append([label, place, what, n, values, *counts])
     columns = ["setting", "section", "of the original", "n", "values", "inside", "above", "below"]
     frame = pd.DataFrame(rows, columns=columns).set_index("setting")
     caption = (
@@ -263,8 +267,8 @@ def recipe_distances(runs: Runs) -> Table:
     """By which factor each recipe's training losses are off the original's, see `recipes`."""
     found = recipes.distances(runs)
     heads = {
-        number: f"{original.section(number).name}, {plural(count, 'epoch')}"
-        for number, count in found.attrs["epochs"].items()
+        place: f"{original.section(place).name}, {plural(count, 'epoch')}"
+        for place, count in found.attrs["epochs"].items()
     } | {"all": "all", "low": "from", "high": "to"}
     frame = np.exp(found.drop(columns="n")).rename(columns=heads)
     frame.insert(0, "n", found["n"])
