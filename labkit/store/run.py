@@ -11,6 +11,7 @@ import pandas as pd
 
 from labkit.core.config import Config
 from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING, kept_as
+from labkit.core.words import plural
 
 #: The columns of `Run.history` that every record has; a later one has those below as well.
 HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
@@ -166,11 +167,16 @@ def answered(runs: Runs, statistics: str = RECALIBRATED) -> dict[str, list[Run]]
     return {label: group for label, group in kept.items() if group}
 
 
+def from_before(count: int, what: str) -> str:
+    """That so many runs are from before something was recorded, as words; "" if none are."""
+    is_left_out = "is left out" if count == 1 else "are left out"
+    return f"{plural(count, 'run')} from before {what} {is_left_out}" if count else ""
+
+
 def unanswered(runs: Runs) -> str:
     """How many runs that did not diverge are from before recalibration, as words; "" if none."""
     older = [r for group in finite(runs).values() for r in group if not len(r.predicted())]
-    many = "run is" if len(older) == 1 else "runs are"
-    return f"{len(older)} {many} from before recalibration, and left out" if older else ""
+    return from_before(len(older), "recalibration")
 
 
 def left_out(runs: Runs) -> str:
