@@ -1,5 +1,6 @@
 """Sentences of judgement, computed from runs; each says on how many runs it rests."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,7 +11,7 @@ import numpy as np
 from labkit.core.config import DATASETS, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
 from labkit.core.words import minus, percent, plural, sentence
-from labkit.judge import claims, original, recipes, stats
+from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.show.remake import MIME, remakable
 from labkit.store.run import BOTH, Run, Runs, answered, answering, divergences, finite, unanswered
 
@@ -80,19 +81,14 @@ def _left_out(runs: Runs, answers: bool = True) -> Iterator[str]:
         yield f"{older} of the recalibrated numbers."
 
 
-def _paired(runs: Runs, measure: claims.Measure, name: str, unit: str) -> Iterator[str]:
-    """A sentence for every setting against the first one, paired by seed."""
+def _against_first(runs: Runs, measure: claims.Measure, name: str, unit: str) -> Iterator[str]:
+    """A sentence for every setting against the first one, each by a test of its own."""
     (base_label, base), *others = runs.items()
     for label, group in others:
-        what = f"**{label} against {base_label}, {name}:**"
-        difference = claims.paired(group, base, measure, len(others))
-        if difference is None:
-            yield f"{what} fewer than two seeds in common."
-            continue
-        verdict = f"not separable at n = {difference.n}"
-        if difference.separable:
-            verdict = f"{label} is {'higher' if difference.mean > 0 else 'lower'}"
-        yield f"{what} {difference.words(unit)}, paired by seed: {verdict}."
+        found = claims.compared(group, base, measure)
+        part = claims.part(f"**{label} against {base_label}, {name}**", 1, found, unit, "")
+        verdict = f"{label} is {'higher' if found.sign > 0 else 'lower'}"
+        yield f"{part.found}: {verdict if found.sign else part.verdict}."
 
 
 @remakable
@@ -120,33 +116,29 @@ def loss(runs: Runs) -> Text:
             "several (`-p seeds 3`) to tell."
         )
     else:
-        lines += _paired(runs, claims.last_loss, "last loss", " nats")
+        lines += _against_first(runs, claims.last_loss, "last loss", " nats")
     return bullets(lines)
 
 
 @remakable
 def compare(runs: Runs) -> Text:
-    """Test accuracy, recalibrated, of every setting against the first one, with a test."""
+    """Test accuracy, recalibrated, of every setting against the first one, tested by seeds and
+    images."""
     lines, compared = list(_left_out(runs)), answered(runs)
     if len(compared) < 2 or next(iter(runs)) not in compared:
         return bullets([*lines, "There are no two settings left to compare."])
     if max(map(len, compared.values())) > 1:
-        said = _paired(compared, claims.test_percent, "test accuracy, recalibrated", " points")
-        return bullets([*lines, *said])
+        name = "test accuracy, recalibrated"
+        lines += _against_first(compared, claims.test_percent, name, " points")
+        return bullets(lines)
     (base_label, base), *others = compared.items()
-    corrected = f" corrected for {len(others)} comparisons" * (len(others) > 1)
     for label, group in others:
         first, second = base[0].right(), group[0].right()
-        only_first, only_second, p = stats.mcnemar(first, second)
-        p = min(1.0, p * len(others))
-        ahead = label if only_second > only_first else base_label
-        found = f"{ahead} is right more often on images like these"
         lines.append(
             f"**{label} against {base_label}:** {percent(100 * second.mean())} against "
             f"{percent(100 * first.mean())} of {len(first):,} test images, recalibrated. Only "
-            f"{label} is right on {only_second}, only {base_label} on {only_first} (exact McNemar "
-            f"test, {stats.p_words(p)}{corrected}): "
-            f"{found if p < 0.05 else 'the data cannot tell'}."
+            f"{label} is right on {(second & ~first).sum()}, only {base_label} on "
+            f"{(first & ~second).sum()}."
         )
     lines.append(
         "n = 1: this compares two trained networks, not two settings. What another seed would "
@@ -203,20 +195,58 @@ def printed(section_number: str) -> Text:
 
 @remakable
 def claim(number: int, runs: Runs) -> Text:
-    """A claim of the original's with the verdict on it, and what that rests on."""
+    """A claim of the original's with the verdict on each of its parts, and what that rests on."""
     stated = claims.claim(number)
     head = f"**Claim {stated.number} (section {stated.section}): {stated.says}**"
     found = claims.judge(stated, runs)
     if found is None:
         return Text(f"{head} These runs do not suffice to judge it.")
     base = next(iter(runs.values()))[0].config
-    own = f", on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
-    return Text(
-        f"{head} *Verdict: {found.verdict}* (n = {found.n}{own}).\n\n"
-        f"- It predicts: {stated.predicts}\n"
-        f"- Judged by: {stated.test}.\n"
-        f"- Found: {found.evidence}."
-    )
+    own = f" on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
+    lines = [f"It predicts: {stated.predicts}", f"Judged by: {stated.test}."]
+    for part in found.parts:
+        size = f"; {part.size}" * bool(part.size)
+        lines.append(f"*{sentence(part.verdict)}* {sentence(part.found + size)}")
+    lines.append(f"The original's own numbers {stated.own()}.")
+    lines += [sentence(found.note)] * bool(found.note)
+    return Text(f"{head} *Verdict{own}: {found.verdict}.*\n\n{bullets(lines)}")
+
+
+@remakable
+def headline(runs: Runs) -> Text:
+    """How many of the claims' comparisons hold, fail and stay open, and what these would take."""
+    found = list(claims.judgements(runs))
+    parts = [part for judgement in found for part in judgement.parts]
+    if not parts:
+        return Text("These runs do not suffice to judge any of the original's claims.")
+    lines = [
+        f"Of {plural(len(parts), 'comparison')} behind {plural(len(found), 'claim')} of the "
+        f"original's: **{claims.headline(found)}** (corrected for all of them together by Holm's "
+        "method; the verdicts below are each for itself)."
+    ]
+    open_ = [(j.claim.number, part) for j in found for part in j.parts if part.agrees is None]
+    if open_:
+        said = "; ".join(f"claim {n}, {part.what}: {part.verdict}" for n, part in open_)
+        lines.append(f"Open: {said}.")
+    return bullets(lines)
+
+
+@remakable
+def ours(runs: Runs) -> Text:
+    """Whether the original's curves and tables could be one more run of ours, as an answer."""
+    found = [one for one in likeness.likenesses(runs) if not math.isnan(one.p)]
+    if not found:
+        return Text("Too few runs to say whether the original is one of ours.")
+    apart, curves = likeness.unlike(found), [one for one in found if one.what == "loss by epoch"]
+    answer = "No" if apart else "It may be"
+    different = [one for one in apart if one in curves]
+    names = ", ".join(one.label for one in different)
+    lines = [
+        f"**{answer}.** Of {len(found)} curves and tables {len(apart)} differ from what one more "
+        "run of ours would give (prediction by the seeds, p < 0.05 by Holm's method for all)"
+        + (f"; of {plural(len(curves), 'loss curve')}: {names}." if names else ".")
+    ]
+    return bullets(lines)
 
 
 @remakable

@@ -1,6 +1,6 @@
 """Tables from runs. Each is a `Table`: the numbers as a data frame, and how to show them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from labkit.core.config import DATASETS, Config, scale_name
-from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
+from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, plural
-from labkit.judge import claims, original, recipes, stats
+from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.show.remake import MIME, remakable
 from labkit.store.run import (
     BOTH,
@@ -24,7 +24,6 @@ from labkit.store.run import (
     finite,
     most_mistaken,
     off_diagonal,
-    paired_by_seed,
     shares_of,
     total_confusion,
     unanswered,
@@ -166,61 +165,55 @@ def epochs(runs: Runs) -> Table:
 
 @remakable
 def beside(runs: Runs) -> Table:
-    """Every curve and table of the original: how many of its values lie in our range of seeds.
+    """Every curve and table of the original beside what one more run of ours would give.
 
-    A place counts where both have a value; the original's percentages are compared as printed,
-    with two decimals. Accuracies are those of the runs that have such answers.
+    Values inside the 95 % prediction interval of the runs, above and below it, place by place; and
+    p, that the whole (the mean ln loss of a curve, the total of a table) is one more of ours.
     """
     rows = []
-    for label, group in finite(runs).items():
-        if section := original.section_of(group[0].config):
-            for place, what, n, found in _against(section, group):
-                values = len(found) - found.count("")
-                counts = [found.count(k) if values else np.nan for k in ("yes", "above", "below")]
-                rows.append([label, place, what, n, values, *counts])
+    for one in likeness.likenesses(runs):
+        values = len(one.places) - one.places.count("")
+        counts = [one.places.count(k) if values else np.nan for k in ("inside", "above", "below")]
+        p = "–" if np.isnan(one.p) else stats.p_words(one.p).removeprefix("p ").removeprefix("= ")
+        rows.append([one.label, one.number, one.what, one.n, values, *counts, p])
     columns = ["setting", "section", "of the original", "n", "values", "inside", "above", "below"]
-    frame = pd.DataFrame(rows, columns=columns).set_index("setting")
+    frame = pd.DataFrame(rows, columns=[*columns, "p of the whole"]).set_index("setting")
     caption = (
-        "How many of the original's values lie in the range of our seeds, how many above and below "
-        "it. One more run lies in the range of n others with a chance of (n − 1)/(n + 1), if "
-        f"nothing differs; {BOTH}; {seeds_of(runs, runs)}"
+        "How many of the original's values lie inside the 95\u00a0% prediction interval for one "
+        "more run of ours, how many above and below it; p of the whole: that its mean ln loss, or "
+        f"its total accuracy, is one more of ours; {BOTH}; {seeds_of(runs, runs)}"
     )
     return Table(frame, caption)
 
 
-def _against(
-    section: original.Section, group: Sequence[Run]
-) -> Iterator[tuple[str, str, int, list[str]]]:
-    """Number and name of each of a section's curves and tables, n, and what `_inside` finds."""
-    losses = np.array([run.history["loss"] for run in group])
-    yield section.number, "loss by epoch", len(group), _inside(losses, section.epoch_loss)
-    for log in original.EXCERPTS if section is original.SECTIONS[0] else ():
-        part = [run.iteration_loss[log.epoch : log.epoch + 1, log.first :] for run in group]
-        there = np.array(part).reshape(len(group), -1)
-        yield log.number, f"iterations of epoch {log.epoch}", len(group), _inside(there, log.losses)
-    for split, name in SPLITS.items():
-        for statistics in STATISTICS if getattr(section, split) else ():
-            ours = shares(group, split, statistics)
-            found = _inside(ours.round(2), np.round(printed(section, split), 2))
-            yield section.number, f"{name} accuracy, {NAMES[statistics]}", len(ours), found
-
-
 @remakable
 def ledger(runs: Runs) -> Table:
-    """What the original states, and the verdict that these runs give, claim by claim."""
-    columns = ["claim", "section", "the original says", "verdict", "n", "found here"]
+    """What the original states, and the verdict that these runs give, comparison by comparison."""
+    columns = ["claim", "section", "the original says", "compared", "verdict", "n", "found here"]
+    columns += ["the original's size", "its own numbers"]
     rows = [
-        (made.claim.number, made.claim.section, made.claim.says, made.verdict, made.n, made.brief)
-        for made in claims.judgements(runs)
+        (
+            judgement.claim.number,
+            judgement.claim.section,
+            judgement.claim.says,
+            part.what,
+            part.verdict,
+            part.n,
+            part.brief,
+            part.size,
+            judgement.claim.own(),
+        )
+        for judgement in claims.judgements(runs)
+        for part in judgement.parts
     ]
     frame = pd.DataFrame(rows, columns=columns).set_index("claim")
     first = next(iter(runs.values()))[0].config
     own = f" on {first.dataset} with {plural(first.epochs, 'epoch')}: not the original's"
     caption = (
-        f"The original's claims and their verdicts{own * (scale_name(first) != 'paper')}; in "
-        "brackets 95\u00a0% intervals for all comparisons of a claim together, not for all claims; "
-        "the sections give the tests; accuracies and answers are recalibrated unless stated "
-        f"otherwise; {BOTH}; {seeds_of(runs, runs)}"
+        f"The original's claims and the verdicts on them{own * (scale_name(first) != 'paper')}, a "
+        "row per comparison, each tested for itself at 5\u00a0%; the sections give intervals and "
+        "tests; the original's size: whether one more run of ours could give it; accuracies and "
+        f"answers are recalibrated unless stated otherwise; {BOTH}; {seeds_of(runs, runs)}"
     )
     return Table(frame, caption)
 
@@ -315,32 +308,29 @@ def hardest(runs: Runs, most: int = 12) -> Table:
 
 @remakable
 def changed(runs: Runs, most: int = 8) -> Table:
-    """The test images whose verdict changes between the first setting and each other one.
+    """The test images that are answered differently by the first setting and by each other one.
 
     An image counts as right with a setting if more than half of its runs answer correctly, by
-    recalibrated answers. Of those that change, the first `most` are named by their numbers.
+    recalibrated answers. Of those that change, the first `most` are named by their numbers. A
+    majority is no test: what other seeds or images would give, `conclusions.compare` says.
     """
     first, groups = next(iter(runs)), answered(runs)
     columns = ["right with both", f"only with {first}", "only with this", "with neither"]
-    columns += ["McNemar", f"images only with {first}", "images only with this"]
-    rows = {}
+    columns += [f"images only with {first}", "images only with this"]
+    rows, right = {}, {}
+    for label, group in groups.items():
+        right[label] = np.mean([run.right() for run in group], axis=0) > 0.5
     for label in groups if first in groups else ():
-        pairs = paired_by_seed(groups[first], groups[label])
-        if label == first or not pairs:
+        if label == first:
             continue
-        base, here = (
-            np.mean([run.right() for run in of], axis=0) > 0.5 for of in zip(*pairs, strict=True)
-        )
-        lost, won, p = stats.mcnemar(base, here)
-        counts = int((base & here).sum()), lost, won, int((~base & ~here).sum())
-        test = stats.p_words(min(1.0, p * (len(groups) - 1)))
-        rows[label] = [*counts, test, _numbers(base & ~here, most), _numbers(here & ~base, most)]
+        base, here = right[first], right[label]
+        kinds = base & here, base & ~here, here & ~base, ~base & ~here
+        rows[label] = [*(int(kind.sum()) for kind in kinds)]
+        rows[label] += [_numbers(kind, most) for kind in kinds[1:3]]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
     caption = (
-        "Test images that change their verdict; right: with more than half of a setting's runs, "
-        "recalibrated, of the seeds that both have; p: of the exact McNemar test on these "
-        "majorities, times the number of settings compared; it says nothing about other seeds; "
-        f"{seeds_of(runs, groups)}"
+        "Test images that are answered differently; right: by more than half of a setting's runs, "
+        f"recalibrated; {seeds_of(runs, groups)}"
     )
     return Table(frame, caption)
 
