@@ -256,7 +256,7 @@ def test_what_the_ledger_says_beside_the_verdicts_follows_too(records, ledger):
             for c in (counts_of(records[n], "test", "") for n in (other, "1"))
         ]
         said = f"by running averages {means[0] - means[1]:+.3g} points".replace("-", "−")
-        assert ledger[number].parts[-1].found.endswith(said)
+        assert ledger[number].parts[-1].found.endswith(f"{said} (n = {len(SEEDS)})")
     last = [record["history"][-1]["loss"] for record in base.values()]
     assert ledger[1].parts[0].brief.startswith(f"{min(last):.4f} to {max(last):.4f} nats")
     area = np.mean(areas(records["2.1"])) - np.mean(areas(base))

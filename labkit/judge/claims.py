@@ -149,7 +149,11 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
     if len(needed) < len(claim.needs):
         return None
     settings, notes = finite(needed), []
-    parts = claim.judge(settings) if len(settings) == len(needed) else [nothing("every run")]
+    parts = (
+        claim.judge(settings)
+        if len(settings) == len(needed)
+        else [nothing("every setting", "no run is left to compare")]
+    )
     if lost := divergences({f"section {number}": group for number, group in needed.items()}):
         parts = [replace(part, agrees=None, p=math.nan, needed=math.nan) for part in parts]
         notes.append(f"{lost}, so no verdict is given on the other runs")
@@ -210,10 +214,9 @@ def part(
     return Part(what, agrees, found.n, minus(said), brief, found.p, found.needed, minus(size))
 
 
-def nothing(what: str) -> Part:
-    """A part for which no run is left."""
-    words = f"{what}: no run is left to compare"
-    return Part(what, None, 0, words, words)
+def nothing(what: str, why: str = "no run has recalibrated answers") -> Part:
+    """A part for which there is no run."""
+    return Part(what, None, 0, f"{what}: {why}", why)
 
 
 def area(run: Run) -> float:
@@ -270,29 +273,35 @@ def _own_final_loss() -> str:
     return "agree" if same else f"disagree: its list of epochs ends at {listed:.6f}"
 
 
+def _with_running(one: Part, found: float, n: int, unit: str, form: str) -> Part:
+    """The part with the same figure by running averages, which decides nothing."""
+    said = minus(f"; by running averages {found:{form}}{unit} (n = {n})")
+    return replace(one, found=one.found + said, brief=one.brief + said)
+
+
 def _above_99(settings: Settings) -> list[Part]:
-    parts = []
+    parts, group = [], answering(settings["1"])
     for split, kind in SPLITS.items():
         what, theirs = f"{kind} accuracy", getattr(original.SECTIONS[0], split).total_percent
-        averaged = [100 * run.accuracy(split, RUNNING) for run in answering(settings["1"], RUNNING)]
-        if not (group := answering(settings["1"])):
-            parts.append(nothing(what))
-            continue
-        # The training images are all there are; the test images stand for others.
-        values = [
-            100 * run.accuracy(split) if split == "train" else test_percent(run) for run in group
-        ]
-        found = stats.estimate(values, about=99.0, bounds=PERCENT)
-        brief = f"{found.mean:.2f} %, {in_images(found.mean - 100).removeprefix('loses ')} wrong"
-        one = part(what, 1, found, " %", brief, theirs, ".2f")
-        said = f"{one.found}; by running averages {np.mean(averaged):.2f} %"
-        if split == "test":
+        one = nothing(what)
+        if group:
+            # The training images are all there are; the test images stand for others.
+            values = [
+                100 * r.accuracy(split) if split == "train" else test_percent(r) for r in group
+            ]
+            found = stats.estimate(values, about=99.0, bounds=PERCENT)
+            wrong = in_images(found.mean - 100).removeprefix("loses ")
+            one = part(what, 1, found, " %", f"{found.mean:.2f} %, {wrong} wrong", theirs, ".2f")
+            one = replace(one, size=one.size.replace("run of each setting", "run"))
+        averaged = [100 * r.accuracy(split, RUNNING) for r in answering(settings["1"], RUNNING)]
+        one = _with_running(one, np.mean(averaged), len(averaged), " %", ".2f")
+        if group and split == "test":
             total = int(group[0].counts(split).sum())
             width = 100 * stats.deviation(0.99, total) * stats.Z
             bounds = f"{99 - width:.2f} to {99 + width:.2f} %"
-            said += f"; {total:,} images cannot tell {bounds} from 99 %"
-        size = one.size.replace("run of each setting", "run")
-        parts.append(replace(one, found=said, size=size))
+            said = f"{one.found}; {total:,} images cannot tell {bounds} from 99 %"
+            one = replace(one, found=said)
+        parts.append(one)
     return parts
 
 
@@ -385,17 +394,16 @@ def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[
     """The test accuracies of two sections compared, and the original's own beside them."""
 
     def judged(settings: Settings) -> Part:
-        what = f"{names}, test accuracy"
+        one = nothing(what := f"{names}, test accuracy")
         groups = [answering(settings[number]) for number in (first, second)]
-        if not all(groups):
-            return nothing(what)
-        found, theirs = compared(*groups, test_percent), _own_accuracy(first, second)
-        brief = f"{in_images(found.mean)}; the original {in_images(theirs)}"
-        one = part(what, expected, found, " points", brief, theirs)
+        if all(groups):
+            found, theirs = compared(*groups, test_percent), _own_accuracy(first, second)
+            brief = f"{in_images(found.mean)}; the original {in_images(theirs)}"
+            one = part(what, expected, found, " points", brief, theirs)
         averaged = [answering(settings[number], RUNNING) for number in (first, second)]
         means = [100 * np.mean([run.accuracy("test", RUNNING) for run in g]) for g in averaged]
-        more = minus(f"; by running averages {means[0] - means[1]:+.3g} points")
-        return replace(one, found=one.found + more)
+        n = min(map(len, averaged))
+        return _with_running(one, means[0] - means[1], n, " points", "+.3g")
 
     return judged
 

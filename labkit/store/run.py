@@ -184,12 +184,6 @@ def left_out(runs: Runs) -> str:
     return "; ".join(filter(None, (divergences(runs), unanswered(runs))))
 
 
-def paired_by_seed(first: Sequence[Run], second: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """The runs of two settings that have a seed in common, as pairs in the first one's order."""
-    seeds = {run.config.seed: run for run in second}
-    return [(run, seeds[run.config.seed]) for run in first if run.config.seed in seeds]
-
-
 def class_noun(run: Run) -> str:
     """What a class of the run's images is called."""
     return "digit" if run.config.dataset in ("mnist", "mnist-5k") else "class"
