@@ -27,8 +27,9 @@ COLUMNS = ["record", "status", *SETTINGS, "loss", *ACCURACIES, "seconds"]
 COLUMNS += ["device", "date", "commit", "size", "folder", "problem"]
 
 
-def listing(store: Store) -> pd.DataFrame:
-    """One row per run, checkpoint or damaged file; what is not known is missing.
+def listing(store: Store | None = None) -> pd.DataFrame:
+    """One row per run, checkpoint or damaged file, of this user's if no store is named; what is not
+    known is missing.
 
     Columns: `record`, `status` (complete, diverged, partial, training now, damaged, set aside,
     newer; it says if the recipe is another one or the date still to come), the fields of `Config`,
@@ -41,7 +42,7 @@ def listing(store: Store) -> pd.DataFrame:
     rows = []
     for path, read in (
         (path, read)
-        for place in store.places
+        for place in (store or Store()).places
         for pattern, read in kinds.items()
         for path in sorted(place.glob(pattern))
     ):
@@ -141,13 +142,13 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([text(row) for _, row in table.iterrows()])
 
 
-def resolve(store: Store, start: str) -> str:
-    """The one record whose name starts so.
+def resolve(table: pd.DataFrame, start: str) -> str:
+    """The one record of a listing whose name starts so.
 
     Raises:
         LabkitError: there is none, or more than one.
     """
-    names = sorted(set(listing(store)["record"]))
+    names = set(table["record"])
     found = [name for name in names if name.startswith(start)]
     if len(found) != 1:
         are = f"{len(found)} start so" if found else "none starts so"
@@ -157,27 +158,16 @@ def resolve(store: Store, start: str) -> str:
     return found[0]
 
 
-def files(store: Store, record: str) -> list[Path]:
-    """The checkpoint and the files set aside of a run, in the folder that is written."""
-    found = [store.folder / f"{record}{SUFFIX}", *store.folder.glob(f"{record}.*.damaged-*")]
-    return [path for path in found if path.is_file()]
-
-
-def delete(store: Store, record: str) -> None:
-    """Delete the checkpoint of a run and what was set aside of it.
+def leftovers(record: str) -> list[Path]:
+    """What may be deleted of a run, in the folder that is written: its checkpoint, and what was set
+    aside of it.
 
     Raises:
-        LabkitError: there is nothing to delete but a finished run, or a process trains it now.
+        LabkitError: a process trains it now.
     """
-    paths = files(store, record)
-    if not paths:
-        raise LabkitError(
-            f"{record} is neither partial nor set aside; finished runs are not deleted here."
-        )
-    if _trained_now(store.folder, record):
+    folder = Store().folder
+    found = [folder / f"{record}{SUFFIX}", *folder.glob(f"{record}.*.damaged-*")]
+    found = [path for path in found if path.is_file()]
+    if found and _trained_now(folder, record):
         raise LabkitError(f"{record} is being trained now; stop that first.")
-    try:
-        for path in paths:
-            path.unlink()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be deleted ({error.strerror}).") from error
+    return found
