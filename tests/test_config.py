@@ -209,11 +209,13 @@ for path in SHIPPED.glob("*.json"):
     assert "dropout" not in record["config"]
     config = Config(**record["config"])
     assert config.dropout == 0.0
-    assert Store().find(config, record["data_sha256"]).config == config, path
+    assert config.digest(record["data_sha256"]) == path.stem
     other = config.replace(dropout=0.3)
-    assert Store().find(other, record["data_sha256"]) is None
+    assert other.digest(record["data_sha256"]) != path.stem
     for named in (setting_name, recipes.name, Config.describe):
         assert named(other).replace(", dropout 0.3", "") == named(config) != named(other)
+assert Store().find(config, record["data_sha256"]).config == config
+assert Store().find(other, record["data_sha256"]) is None
 print(Store().save(load(path)).digest, path.stem)
 import dataclasses
 print(Store().save(dataclasses.replace(load(path), config=other)).digest)

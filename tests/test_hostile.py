@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import unicodedata
 import zipfile
 
@@ -19,7 +17,7 @@ from click.testing import CliRunner
 from helpers import forge, made_up_run, npz
 
 from labkit import tables
-from labkit.__main__ import cli
+from labkit.__main__ import cli, main
 from labkit.report.verify import record_problems
 from labkit.store import inventory
 from labkit.store.checkpoint import SUFFIX, Checkpoint
@@ -411,15 +409,29 @@ def test_a_progress_line_has_no_control_characters(capsys):
     assert capsys.readouterr().out == "recorded \\x1b[2J2026\n"
 
 
-def labkit(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "labkit", *words]
-    return subprocess.run(command, capture_output=True, env=os.environ | environment)
+@pytest.fixture
+def labkit(monkeypatch):
+    """The command as a terminal of some encoding shows it: exit code, output, errors."""
+
+    def command(*words: str, encoding: str = "utf-8") -> tuple[int, bytes, bytes]:
+        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.argv", ["labkit", *words])
+            for name, stream in streams.items():
+                patch.setattr(f"sys.{name}", stream)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        for stream in streams.values():
+            stream.flush()
+        return ended.value.code, *(stream.buffer.getvalue() for stream in streams.values())
+
+    return command
 
 
-def test_a_long_name_is_a_sentence():
-    done = labkit("verify", "a" * 5000)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(b"labkit: aaa") and done.stderr.endswith(b"File name too long.\n")
+def test_a_long_name_is_a_sentence(labkit):
+    code, _, said = labkit("verify", "a" * 5000)
+    assert code == 1 and len(said.splitlines()) == 1
+    assert said.startswith(b"labkit: aaa") and said.endswith(b"File name too long.\n")
 
 
 def test_names_that_no_record_has_are_not_looked_for(store, tmp_path):
@@ -429,19 +441,20 @@ def test_names_that_no_record_has_are_not_looked_for(store, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_a_folder_with_too_long_a_name_is_a_sentence():
-    done = labkit("runs", LABKIT_RUNS="a" * 5000)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert b"no folder can have a name of 5,000 characters" in done.stderr
+def test_a_folder_with_too_long_a_name_is_a_sentence(labkit, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", "a" * 5000)
+    code, _, said = labkit("runs")
+    assert code == 1 and len(said.splitlines()) == 1
+    assert b"no folder can have a name of 5,000 characters" in said
 
 
 @pytest.mark.parametrize("words", [["runs"], ["verify"]])
-def test_a_terminal_that_knows_only_ascii(words, own_store, tmp_path, monkeypatch):
+def test_a_terminal_that_knows_only_ascii(words, labkit, own_store, tmp_path, monkeypatch):
     folder = own_store / "naïve – 7×7"
     Store(folder, shipped=None).save(BAD)
     (folder / "x.json").write_text("{")
     monkeypatch.chdir(tmp_path)
-    done = labkit(*words, PYTHONIOENCODING="ascii", LABKIT_RUNS=str(folder))
-    assert b"Traceback" not in done.stderr, done.stderr
-    assert done.returncode == (words == ["verify"])
-    assert done.stdout.isascii()
+    monkeypatch.setenv("LABKIT_RUNS", str(folder))
+    code, shown, _ = labkit(*words, encoding="ascii")
+    assert code == (words == ["verify"])
+    assert shown.isascii() and b"na\\xefve" in shown
