@@ -93,14 +93,27 @@ def check_schema(kind: str, content: dict[str, Any]) -> None:
         if error.rule == "required":
             missing = next(key for key in wanted["required"] if key not in error.value)
             place = missing if error.name == "data" else f"{place}.{missing}"
-            raise ValueError(f"{place} is missing") from None
+            part = wanted.get("properties", {}).get(missing)
+            must = f"; it must be {_description(part)}" if part else ""
+            raise ValueError(f"{place} is missing{must}") from None
         _need(False, place, error.value, wanted["description"])
 
 
 @functools.cache
 def _validator(kind: str) -> Callable[[Any], Any]:
-    schema = json.loads(Path(__file__).with_name("formats.schema.json").read_text("utf-8"))
-    return fastjsonschema.compile(schema | {"$ref": f"#/definitions/{kind}"})
+    return fastjsonschema.compile(_schema() | {"$ref": f"#/definitions/{kind}"})
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("formats.schema.json").read_text("utf-8"))
+
+
+def _description(part: dict[str, Any]) -> str:
+    """What must stand in a place, as its schema or the one that it refers to says."""
+    if "$ref" in part:
+        part = _schema()["definitions"][part["$ref"].rpartition("/")[2]]
+    return part["description"]
 
 
 def unpack(
