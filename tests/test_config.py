@@ -227,7 +227,7 @@ def test_a_new_field_orphans_no_record(tmp_path, own_store):
     package = Path(labkit.__file__).parent
     shutil.copytree(package, tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "labkit" / "core" / "config.py"
-    text, last = path.read_text(), "    epoch_accuracy: bool = "
+    text, last = path.read_text(), "    seed: int = "
     assert last in text
     path.write_text(text.replace(last, f"    dropout: float = _setting(0.0, number)\n{last}"))
     done = subprocess.run(

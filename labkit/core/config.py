@@ -1,9 +1,10 @@
 """What one training run is: `Config`, validated when it is made and hashable for the store."""
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,9 +21,10 @@ DATASETS = {
     "kmnist": (60_000, 10_000),
 }
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu")
-OPTIMIZERS = ("adam", "sgd", "momentum")
-INITS = ("kaiming", "default")
-NORMALIZATIONS = ("mean-std", "0-1")
+#: With what each is called where it is not the default.
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}
+INITS = {"kaiming": "Kaiming's initialisation", "default": "PyTorch's initialisation"}
+NORMALIZATIONS = {"mean-std": "mean 0, deviation 1", "0-1": "pixels 0 to 1"}
 
 #: The two scales of a report. `paper` is the original's: full MNIST, ten epochs.
 SCALES = {
@@ -42,13 +44,12 @@ MOST_EPOCHS = 10_000  # so that a record has a size that its readers can rely on
 
 
 def _setting(
-    default: Any, reader: Callable[..., Any], words: dict[Any, str] | None = None, **rule: Any
+    default: Any, reader: Callable[..., Any], words: Mapping[Any, str] | None = None, **rule: Any
 ) -> Any:
-    """A field of `Config`: its default, the function of `values` that reads it and by which rule,
-    and what values that are not the default are called, where "field value" says it badly."""
-    return dataclasses.field(
-        default=default, metadata={"reader": reader, "rule": rule, "words": words or {}}
-    )
+    """A field of `Config`: its default, the function of `values` that reads it, by which rule, and
+    what values that are not the default are called where "field value" says it badly."""
+    described = {"read": functools.partial(reader, **rule), "words": words or {}}
+    return dataclasses.field(default=default, metadata=described)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,41 +62,27 @@ class Config:
     Values are coerced where their meaning is plain (`"1e3"` for 1000). A field that is added needs
     the default that means what labkit did before: with it every run on record is found again.
 
-    Attributes:
-        lr: learning rate.
-        batch_size: images; the last batch of an epoch may be shorter.
-        weight_decay: L2 penalty, added to the gradient.
-        init: of the convolutions; "default" is PyTorch's own.
-        normalization: of pixels, to mean 0 and deviation 1, or only to 0..1.
-        max_pool: whether the 7×7 stem is followed by one.
-        seed: of the initial weights and of the order of the images.
-        epoch_accuracy: measure both splits after every epoch; a seventh of a CPU's time.
-
     Raises:
         ConfigError: a value is none that a run can have; the sentence names field, value and rule.
     """
 
     dataset: str = _setting("mnist-5k", choice, allowed=DATASETS)
     activation: str = _setting("relu", choice, allowed=ACTIVATIONS)
-    optimizer: str = _setting(
-        "adam", choice, {"sgd": "SGD", "momentum": "SGD, momentum 0.9"}, allowed=OPTIMIZERS
-    )
-    lr: float = _setting(0.01, number, above=0)
-    batch_size: int = _setting(64, whole)
+    optimizer: str = _setting("adam", choice, OPTIMIZERS, allowed=OPTIMIZERS)
+    lr: float = _setting(0.01, number, above=0)  # learning rate
+    batch_size: int = _setting(64, whole)  # images; the last batch of an epoch may be shorter
     epochs: int = _setting(10, whole, most=MOST_EPOCHS)
-    weight_decay: float = _setting(0.0, number, least=0)
-    init: str = _setting("kaiming", choice, {"default": "PyTorch's initialisation"}, allowed=INITS)
-    normalization: str = _setting(
-        "mean-std", choice, {"0-1": "pixels 0 to 1"}, allowed=NORMALIZATIONS
-    )
-    max_pool: bool = _setting(True, flag, {False: "no max-pool"})
-    seed: int = _setting(0, whole, least=0)
+    weight_decay: float = _setting(0.0, number, least=0)  # L2 penalty, added to the gradient
+    init: str = _setting("kaiming", choice, INITS, allowed=INITS)  # of the convolutions
+    normalization: str = _setting("mean-std", choice, NORMALIZATIONS, allowed=NORMALIZATIONS)
+    max_pool: bool = _setting(True, flag, {False: "no max-pool"})  # after the 7×7 stem
+    seed: int = _setting(0, whole, least=0)  # of the initial weights and of the order of the images
+    # Measure both splits after every epoch, which takes a seventh of a CPU's time.
     epoch_accuracy: bool = _setting(True, flag, {False: "accuracy at the end alone"})
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            reader, rule = field.metadata["reader"], field.metadata["rule"]
-            value = reader(field.name, getattr(self, field.name), **rule)
+            value = field.metadata["read"](field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         images = DATASETS[self.dataset][0]
         if images % self.batch_size == 1 or self.batch_size == 1:

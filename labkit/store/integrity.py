@@ -24,7 +24,7 @@ from labkit.core.config import DATASETS, Config, identity
 from labkit.core.measures import CONFIDENCE_EDGES
 from labkit.store.run import ALL_ARRAYS, ARRAYS
 
-MOST_ARRAYS = 2**28  # bytes of a record's arrays, packed, and of each when unpacked
+MOST_ARRAYS = 2**28  # bytes of a record's arrays, packed
 MOST_TEXT = 200  # characters of a value in a sentence
 NPY_HEADER = 256  # bytes before the numbers; numpy writes 128
 MOST_MOMENTS = 100
@@ -161,28 +161,27 @@ def _array(
 ) -> np.ndarray:
     """One array of an archive; adds the lengths of its axes to `sizes`, or finds them there."""
     kind, axes = ALL_ARRAYS[name].kind, ALL_ARRAYS[name].axes
-    allowed = NPY_HEADER + np.dtype(kind).itemsize * math.prod(most[axis] for axis in axes)
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in an unknown way")
-    with archive.open(member) as file:  # what it says of its size may be false
-        content = io.BytesIO(file.read(min(allowed, MOST_ARRAYS) + 1))
-    if content.getbuffer().nbytes > min(allowed, MOST_ARRAYS):
-        raise ValueError(f"{name} is larger than such a run can need")
-    if np.lib.format.read_magic(content) != (1, 0):
-        raise ValueError(f"{name} is in an unknown format")
-    header = np.lib.format.read_array_header_1_0(content, max_header_size=NPY_HEADER)
-    shape, transposed, dtype = header
-    if dtype != np.dtype(kind) or transposed or len(shape) != len(axes):
-        raise ValueError(f"{name} is {dtype}{list(shape)} instead of {kind}[{', '.join(axes)}]")
-    for axis, length in zip(axes, shape, strict=True):
-        least = axis not in ("answers", "images")  # a run that diverged gives none
-        if sizes.setdefault(axis, length) != length or not least <= length <= most[axis]:
-            raise ValueError(f"{name} has {length} {axis}")
-    array = np.frombuffer(content.read(), dtype).reshape(shape).copy()
-    if kind == "|u1" and array.max(initial=0) > 9:
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is in an unknown format")
+        header = np.lib.format.read_array_header_1_0(file, max_header_size=NPY_HEADER)
+        shape, transposed, dtype = header
+        if dtype != np.dtype(kind) or transposed or len(shape) != len(axes):
+            raise ValueError(f"{name} is {dtype}{list(shape)} instead of {kind}[{', '.join(axes)}]")
+        for axis, length in zip(axes, shape, strict=True):
+            least = axis not in ("answers", "images")  # a run that diverged gives none
+            if sizes.setdefault(axis, length) != length or not least <= length <= most[axis]:
+                raise ValueError(f"{name} has {length} {axis}")
+        size = dtype.itemsize * math.prod(shape)
+        content = file.read(size + 1)  # and no more, whatever the archive says of its size
+    if len(content) != size:
+        raise ValueError(f"{name} is not as long as it says")
+    if kind == "|u1" and max(content, default=0) > 9:
         raise ValueError(f"{name} has a class above 9")
-    return array
+    return np.frombuffer(content, dtype).reshape(shape).copy()
 
 
 def _need(good: bool, place: str, found: Any, wanted: str) -> None:
