@@ -1,5 +1,6 @@
 """The state of a training that is not finished, on disk, so that a killed one can go on."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -116,16 +117,8 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """A checkpoint's second line, without its tensors; `{}` if it cannot be read."""
-    try:
-        return header_of(path)
-    except (FileNotFoundError, StoreError):
-        return {}
-
-
 def header_of(path: Path) -> dict[str, Any]:
-    """`read_header`, which says what is wrong.
+    """A checkpoint's second line, without its tensors.
 
     Raises:
         DamagedError: the file is damaged, as far as that line tells.
@@ -140,6 +133,13 @@ def header_of(path: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError) as error:
         raise DamagedError(path, error) from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """`header_of`; `{}` if it cannot be read."""
+    with contextlib.suppress(FileNotFoundError, StoreError):
+        return header_of(path)
+    return {}
 
 
 def _checked(path: Path, text: bytes) -> dict[str, Any]:

@@ -176,29 +176,25 @@ class Store:
         return self.get(config.digest(data_sha256))
 
     def get(self, digest: str) -> Run | None:
-        """The run that is kept under this name; None if there is none.
-
-        A record that cannot be read gets a warning if there is a good one in another folder. Two
-        folders with other numbers of the run get a warning too, and the first one's are given.
-
-        Raises:
-            DamagedError: its record is damaged, and nowhere else is there a good one.
-            StoreError: its record was written by a newer labkit.
-        """
-        found = self._record(digest)
+        """The run that is kept under this name; None if there is none. Raises as `record`."""
+        found = self.record(digest)
         return found.run if found else None
 
     def copy(self, digest: str, folder: Path) -> None:
-        """Copy the record that `get` reads, byte by byte, into another folder; nothing if none.
-
-        Raises:
-            OSError: the folder cannot be written.
-            StoreError: as `get`.
-        """
-        if found := self._record(digest):
+        """Copy the record that `get` reads, byte by byte, into another folder; nothing if none."""
+        if found := self.record(digest):
             found.write(folder)
 
-    def _record(self, digest: str) -> Record | None:
+    def record(self, digest: str) -> Record | None:
+        """The record in the first folder that has a good one.
+
+        One that cannot be read gets a warning if there is a good one in another folder. Two folders
+        with other numbers of the run get a warning too.
+
+        Raises:
+            DamagedError: it is damaged, and nowhere else is there a good one.
+            StoreError: it was written by a newer labkit.
+        """
         found: Record | None = None
         own: DamagedError | None = None
         for place in self.places if NAME.fullmatch(digest) else []:
@@ -212,10 +208,10 @@ class Store:
                 if place != self.folder:
                     if not found:  # else the listing says so
                         _warn(f"{error} It is left out.")
-                    continue
-                if not isinstance(error, DamagedError):
+                elif isinstance(error, DamagedError):
+                    own = error
+                else:
                     raise
-                own = error
                 continue
             if not found:
                 found, first = record, place

@@ -24,10 +24,11 @@ from labkit.core.config import DATASETS, Config, identity
 from labkit.core.measures import CONFIDENCE_EDGES
 from labkit.store.run import ALL_ARRAYS, ARRAYS
 
-MOST_ARRAYS = 2**28  # bytes of a record's arrays, packed
+MOST_ARRAYS = 2**28  # bytes of a record's arrays, packed, and of each when unpacked
 MOST_TEXT = 200  # characters of a value in a sentence
 NPY_HEADER = 256  # bytes before the numbers; numpy writes 128
 MOST_MOMENTS = 100
+LAYERS = ("weights", "activations", "normalizations")  # the axes along which layers are named
 
 
 def record_sha256(record: dict[str, Any]) -> str:
@@ -37,16 +38,13 @@ def record_sha256(record: dict[str, Any]) -> str:
 
 
 def check(kind: str, content: dict[str, Any], name: str) -> Config:
-    """The config of the run that a "record" or the header of a "checkpoint" is of, after a look at
-    all of it that readers use.
-
-    Args:
-        name: the run's, by which the file is kept.
+    """The config of a "record" or of the header of a "checkpoint", after a look at all of it that
+    readers use; `name` is the run's, by which the file is kept.
 
     Raises:
         ValueError: names the place that is not as in any such file.
     """
-    check_schema(kind, content)
+    _check_places(kind, content)
     settings, date = content["config"], content["provenance"]["date"]
     try:
         config = Config(**settings)
@@ -80,12 +78,8 @@ def check(kind: str, content: dict[str, Any], name: str) -> Config:
     return config
 
 
-def check_schema(kind: str, content: dict[str, Any]) -> None:
-    """Look at each place by itself, see formats.schema.json.
-
-    Raises:
-        ValueError: names the first that is not as in any file of this kind.
-    """
+def _check_places(kind: str, content: dict[str, Any]) -> None:
+    """Look at each place by itself."""
     try:
         _validator(kind)(content)
     except JsonSchemaValueException as error:
@@ -100,13 +94,13 @@ def check_schema(kind: str, content: dict[str, Any]) -> None:
 
 
 @functools.cache
-def _validator(kind: str) -> Callable[[Any], Any]:
-    return fastjsonschema.compile(_schema() | {"$ref": f"#/definitions/{kind}"})
+def _schema() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("formats.schema.json").read_text("utf-8"))
 
 
 @functools.cache
-def _schema() -> dict[str, Any]:
-    return json.loads(Path(__file__).with_name("formats.schema.json").read_text("utf-8"))
+def _validator(kind: str) -> Callable[[Any], Any]:
+    return fastjsonschema.compile(_schema() | {"$ref": f"#/definitions/{kind}"})
 
 
 def _description(part: dict[str, Any]) -> str:
@@ -135,9 +129,7 @@ def unpack(
         raise ValueError("arrays: they do not have the checksum that the record states")
     train, test = DATASETS[config.dataset]
     exact = {"epochs": config.epochs, "right": 2, "bins": len(CONFIDENCE_EDGES) - 1}
-    exact |= {
-        axis: len(layers.get(axis, ())) for axis in ("weights", "activations", "normalizations")
-    }
+    exact |= dict.fromkeys(LAYERS, 0) | {axis: len(names) for axis, names in layers.items()}
     most = {"answers": test, "images": train, "moments": MOST_MOMENTS}
     most |= {"iterations": -(-train // config.batch_size)} | exact
     found = {}
@@ -145,8 +137,9 @@ def unpack(
         if packed.count(b"PK\1\2") > 99:  # a list of members that takes memory by itself
             raise ValueError("they are too many")
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            for name in (name for name in ALL_ARRAYS if f"{name}.npy" in archive.namelist()):
-                found[name] = _array(name, archive, most, exact)
+            for name in ALL_ARRAYS:
+                if f"{name}.npy" in archive.namelist():
+                    found[name] = _array(name, archive, most, exact)
     except MemoryError:
         raise
     except Exception as error:  # as many kinds as there are ways to spoil an archive
@@ -176,7 +169,9 @@ def _array(
             if sizes.setdefault(axis, length) != length or not least <= length <= most[axis]:
                 raise ValueError(f"{name} has {length} {axis}")
         size = dtype.itemsize * math.prod(shape)
-        content = file.read(size + 1)  # and no more, whatever the archive says of its size
+        content = file.read(
+            min(size, MOST_ARRAYS) + 1
+        )  # and no more, whatever the archive says of its size
     if len(content) != size:
         raise ValueError(f"{name} is not as long as it says")
     if kind == "|u1" and max(content, default=0) > 9:
