@@ -203,7 +203,8 @@ from labkit import recipes
 from labkit.core.config import Config
 from labkit.report.build import setting_name
 from labkit.store.audit import record_problems
-from labkit.store.folder import SHIPPED, Store, load
+from labkit.store.folder import SHIPPED, Store
+from labkit.store.record import load
 for path in SHIPPED.glob("*.json"):
     record = json.loads(path.read_text())
     assert "dropout" not in record["config"]

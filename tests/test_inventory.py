@@ -25,7 +25,7 @@ def store(own_store, monkeypatch):
     store.save(made_up_run(wrong={(2, 7): 5}))
     with monkeypatch.context() as patch:
         patch.setattr("labkit.core.config.TRAINING_VERSION", 0)
-        patch.setattr("labkit.store.folder.TRAINING_VERSION", 0)
+        patch.setattr("labkit.store.record.TRAINING_VERSION", 0)
         store.save(made_up_run(seed=1))
     damaged = store.save(made_up_run(seed=2))
     (store.folder / f"{damaged.digest}.json").write_text("{")

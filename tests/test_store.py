@@ -20,14 +20,8 @@ from labkit.lab import experiment
 from labkit.store import inventory
 from labkit.store.audit import record_problems
 from labkit.store.checkpoint import SUFFIX, Checkpoint
-from labkit.store.folder import (
-    DamagedError,
-    Store,
-    StoreError,
-    StoreWarning,
-    set_aside,
-    write_atomically,
-)
+from labkit.store.files import write_atomically
+from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
 from labkit.store.integrity import record_sha256
 
 
@@ -189,7 +183,7 @@ def test_a_damaged_record_that_ships_is_left_out_with_a_warning(tmp_path):
 
 def test_a_record_of_a_newer_version_is_refused_and_stays(store, monkeypatch):
     run = made_up_run()
-    monkeypatch.setattr("labkit.store.folder.FORMAT", 10**6)
+    monkeypatch.setattr("labkit.store.record.FORMAT", 10**6)
     store.save(run)
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"written by a newer labkit .format 1000000; .* update"):
@@ -413,3 +407,16 @@ def test_a_damaged_record_is_trained_again(monkeypatch, own_store):
         assert not experiment.run(Config(epochs=1), device="cpu").recorded
     assert len(trained) == 2
     assert experiment.run(Config(epochs=1), device="cpu").recorded
+
+
+def test_a_record_of_an_older_recipe_is_copied_under_its_own_name(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("labkit.core.config.TRAINING_VERSION", 0)
+        patch.setattr("labkit.store.record.TRAINING_VERSION", 0)
+        name = store.save(made_up_run()).digest
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    store.copy(name, copies)
+    assert {path.name: path.read_bytes() for path in copies.iterdir()} == {
+        path.name: path.read_bytes() for path in store.folder.iterdir()
+    }

@@ -10,8 +10,8 @@ import numpy as np
 from labkit.core.config import DATASETS
 from labkit.core.data import CHECKSUMS
 from labkit.core.measures import STATISTICS, kept_as, sample_size
-from labkit.store.folder import DamagedError, Record, StoreError
 from labkit.store.integrity import record_sha256
+from labkit.store.record import DamagedError, Record, StoreError
 from labkit.store.run import Run
 
 

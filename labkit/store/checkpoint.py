@@ -14,15 +14,9 @@ from typing import Any
 import torch
 
 from labkit.store.files import MOST_JSON, opened, parse, read, replacing
-from labkit.store.folder import (
-    FORMAT,
-    DamagedError,
-    StoreError,
-    StoreWarning,
-    refuse_other,
-    set_aside,
-)
+from labkit.store.folder import StoreWarning, set_aside
 from labkit.store.integrity import check
+from labkit.store.record import FORMAT, DamagedError, StoreError, refuse_other
 
 #: Seconds between checkpoints: what a kill costs at most, but for `OVERHEAD`.
 EVERY = 45.0

@@ -14,7 +14,8 @@ from labkit.core.measures import RECALIBRATED, RUNNING, kept_as
 from labkit.core.values import LabkitError
 from labkit.core.words import plural
 from labkit.store.checkpoint import SUFFIX, header_of
-from labkit.store.folder import SHIPPED, DamagedError, Record, Store, StoreError, lock_of
+from labkit.store.folder import SHIPPED, Store, lock_of
+from labkit.store.record import DamagedError, Record, StoreError
 from labkit.store.run import utc_now
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
