@@ -93,6 +93,19 @@ def test_a_run_that_is_being_trained_is_said_to_be(store):
     assert listing(store).set_index("record")["status"][name] == "partial, 30% done"
 
 
+def test_a_folder_with_nothing_but_damaged_files_is_listed(own_store):
+    own_store.mkdir()
+    (own_store / "x.json").write_text("{")
+    assert overview(listing(Store(shipped=None))).iloc[0, :5].tolist() == [
+        "x",
+        "",
+        "",
+        "damaged",
+        "",
+    ]
+    assert "x.json is damaged: " in labkit().output
+
+
 def test_no_runs_is_a_sentence():
     assert labkit().output.startswith("There are no runs in ")
     assert labkit("delete").output == "There is nothing to delete.\n"

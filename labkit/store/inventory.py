@@ -99,15 +99,13 @@ def _aside(path: Path) -> dict[str, Any]:
 
 def _trained_now(folder: Path, record: str) -> bool:
     lock = lock_of(folder, record)
+    if not Path(lock.lock_file).exists():
+        return False
     try:
-        if Path(lock.lock_file).exists():
-            with lock.acquire(timeout=0):
-                return False
-    except Timeout:
-        return True
-    except OSError:
-        pass
-    return False
+        with lock.acquire(timeout=0):
+            return False
+    except (OSError, Timeout) as error:
+        return isinstance(error, Timeout)
 
 
 def overview(table: pd.DataFrame) -> pd.DataFrame:
@@ -123,24 +121,24 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
         return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"
 
     def setting(row: pd.Series) -> str:
+        if pd.isna(row["seed"]):  # it could not be read
+            return ""
         config = Config(**{name: row[name] for name in SETTINGS})
         return f"{config.dataset}, {plural(config.epochs, 'epoch')}, {config.setting()}"
 
-    def text(row: pd.Series) -> dict[str, str]:
-        known = pd.notna(row["seed"])
-        return {
-            "record": row["record"],
-            "setting": setting(row) if known else "",
-            "seed": str(row["seed"]) if known else "",
-            "status": row["status"],
-            "test": percent(row["test_accuracy_recalibrated"]),
-            "running": percent(row["test_accuracy"]),
-            "device": row["device"] if known else "",
-            "date (UTC)": str(row["date"])[:16].replace("T", " ") if known else "",
-            "size": size(row["size"]),
+    return pd.DataFrame(
+        {
+            "record": table["record"],
+            "setting": [setting(row) for _, row in table.iterrows()],
+            "seed": table["seed"].astype(object),
+            "status": table["status"],
+            "test": table["test_accuracy_recalibrated"].map(percent),
+            "running": table["test_accuracy"].map(percent),
+            "device": table["device"],
+            "date (UTC)": table["date"].fillna("").map(lambda date: date[:16].replace("T", " ")),
+            "size": table["size"].map(size),
         }
-
-    return pd.DataFrame([text(row) for _, row in table.iterrows()])
+    ).fillna("")
 
 
 def resolve(table: pd.DataFrame, start: str) -> str:
