@@ -34,8 +34,9 @@ from labkit.core.data import Data, Split
 from labkit.lab import experiment, training, worker, workers
 from labkit.store import checkpoint
 from labkit.store.checkpoint import SUFFIX, Checkpoint
-from labkit.store.folder import ARRAYS, DamagedError, Store, StoreWarning, load
-from labkit.store.run import Run
+from labkit.store.folder import Store, StoreWarning
+from labkit.store.record import DamagedError, load
+from labkit.store.run import ARRAYS, Run
 
 #: 120 images in batches of 20: six iterations an epoch, thirty in all.
 CONFIG = Config(batch_size=20, epochs=5, lr=0.001)
