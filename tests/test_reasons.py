@@ -72,7 +72,7 @@ def test_a_run_without_its_first_moments_is_left_out(name, runs):
         assert shown.alt == expected.alt
     else:
         assert shown.markdown.startswith(expected.markdown)
-        assert "1 run is from before" in shown.markdown
+        assert "1 run from before" in shown.markdown
 
 
 @pytest.mark.parametrize("name", [*FIGURES, *WORDS])
@@ -90,7 +90,7 @@ def test_what_was_not_measured_is_said_and_never_guessed(name, runs):
     if isinstance(shown, plots.Figure):
         assert shown.alt and shown._repr_mimebundle_()
     elif name in NEED_MEASURES:
-        assert "2 runs are from before this was measured" in shown.markdown
+        assert "2 runs from before this was measured" in shown.markdown
     assert isinstance(shown, plots.Figure | conclusions.Text)
 
 

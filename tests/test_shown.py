@@ -9,6 +9,7 @@ from helpers import diverged_run, made_up_run
 
 from labkit import conclusions, plots, tables
 from labkit.core.config import Config
+from labkit.core.words import minus
 from labkit.judge import original, stats
 from labkit.show.remake import MIME, runs_in
 from labkit.store.folder import Store
@@ -68,7 +69,7 @@ def test_summary_work_and_mistakes_by_hand():
     several = tables.summary(SEEDS).frame.loc["lr 0.1"]
     assert several["recalibrated", "± seeds"] == pytest.approx(np.std([98.8, 98.7, 98.5], ddof=1))
     work = tables.work(PAIR).frame.loc["lr 0.01"]
-    assert (work["updates an epoch"], work["updates in all"]) == (4, 8)
+    assert (work["updates per epoch"], work["updates in all"]) == (4, 8)
     pairs = tables.confused_pairs(PAIR["lr 0.01"]).frame.reset_index()
     assert pairs[["true", "taken for", "times", "the other way"]].values.tolist() == [
         [2, 7, 3, 1],
@@ -222,10 +223,10 @@ def test_calibration_draws_how_often_answers_are_wrong():
     assert y.tolist() == pytest.approx([100 * 20 / 32]) and 48 < x[0] < 50
     bounds = plots.calibration({"a": [run]}, fewest=20).axes[0].lines[1].get_ydata()
     assert bounds[0] == pytest.approx(100 * stats.wilson(0, 500)[1])
-    assert "2.00 % wrong" in plots.calibration({"a": [run]}).alt
+    assert "2.00\u00a0% wrong" in plots.calibration({"a": [run]}).alt
 
 
-def test_galleries_say_where_images_are_not_at_hand(tmp_path):
+def test_galleries_say_where_images_are_not_at_hand():
     runs = {"a": [made_up_run(wrong={(2, 7): 3})]}
     images = np.zeros((1000, 28, 28), np.uint8)
     for draw in (lambda i: plots.hardest(runs, i), lambda i: plots.mistakes(runs["a"][0], i)):
@@ -233,7 +234,7 @@ def test_galleries_say_where_images_are_not_at_hand(tmp_path):
         assert len(with_images.axes) == len(without.axes) == 3
         assert with_images.alt == without.alt and "7" in without.alt
         assert [t.get_text() for t in without.axes[0].texts] == ["not on\nthis disk"]
-        without.savefig(tmp_path / "x.png")
+        without.draw_without_rendering()
     with pytest.raises(ValueError, match="7 images for 1000 answers"):
         plots.mistakes(runs["a"][0], images[:7])
 
@@ -267,13 +268,13 @@ def test_loss_names_the_leader_by_epoch_and_makes_no_claim_on_one_run():
     said = flat(conclusions.loss(PAIR))
     assert "lr 0.01 in epoch 0, then lr 0.1 in epoch 1" in said
     assert "lowest mean first: lr 0.1 (0.4000), lr 0.01 (0.5000) nats" in said
-    assert "n = 1: one run a setting, no claim" in said
+    assert "n = 1: one run per setting, no claim" in said
 
 
 def test_compare_by_mcnemar_on_single_runs():
     said = flat(conclusions.compare(PAIR))
     assert "95.00 % against 99.60 % of 1,000" in said
-    assert "4 images only lr 0.1 had right, 50 only lr 0.01" in said
+    assert "Only lr 0.1 is right on 4, only lr 0.01 on 50" in said
     assert "lr 0.01 is right more often on images like these" in said
     assert "compares two trained networks, not two settings" in said
     same = {"a": [made_up_run()], "b": [made_up_run(wrong={(1, 2): 3}, lr=0.1)]}
@@ -289,7 +290,9 @@ def test_several_seeds_are_paired():
     found = stats.paired_difference(first, second)
     plain = stats.paired_difference([98.8, 98.7, 98.5], [99.8, 99.7, 99.6])
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
-    assert found.words(" points") in said and "n = 3), paired by seed: lr 0.1 is lower." in said
+    assert (
+        minus(found.words(" points")) in said and "n = 3), paired by seed: lr 0.1 is lower." in said
+    )
     said = flat(conclusions.loss(SEEDS))
     assert "lr 0.1 is higher" in said and "n = 1" not in said
     noisy = {
@@ -303,14 +306,14 @@ def test_several_seeds_are_paired():
 
 
 def test_the_originals_own_counts():
-    assert "no more than chance can do" in flat(conclusions.printed("3.2"))
+    assert "consistent with chance" in flat(conclusions.printed("3.2"))
     assert ": more than chance" in flat(conclusions.printed("3.1"))
 
 
 def test_the_excerpt_is_not_from_the_listed_training():
     said = flat(conclusions.excerpt(made_up_run(dataset="mnist")))
     assert "their mean is 0.0662" in said or re.search(r"their mean is 0\.06\d\d nats", said)
-    assert "so one is misprinted, or both are of two trainings" in said
+    assert "so one is misprinted, or they come from two training runs" in said
     assert "no such place" in said
     assert "at 0.20056 after ten epochs, its list at 0.020056" in said
 
@@ -345,9 +348,9 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
     for draw in (plots.loss_by_iteration, plots.loss_by_epoch, plots.accuracy_by_epoch):
         figure = draw(runs)
         assert "diverge" in figure.alt and "nan" not in figure.alt
-        figure.savefig(tmp_path / "x.png")
-    plots.confusion(runs).savefig(tmp_path / "x.png")
-    plots.mistakes(runs["bad"][0], np.zeros((1000, 28, 28))).savefig(tmp_path / "x.png")
+        figure.draw_without_rendering()
+    plots.confusion(runs).draw_without_rendering()
+    plots.mistakes(runs["bad"][0], np.zeros((1000, 28, 28))).draw_without_rendering()
     for text in (
         conclusions.loss(runs),
         conclusions.compare(runs),
@@ -361,7 +364,7 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
         plots.confusion_difference(runs),
     ):
         assert "nan" not in figure.alt
-        figure.savefig(tmp_path / "x.png")
+        figure.draw_without_rendering()
     assert "no two settings left" in plots.confusion_difference(runs).alt
     high = {"base": all_runs["good"], "bad": [diverged_run(lr=0.1)]}
     assert "not separable at n = 0" in flat(conclusions.claim(7, high))
@@ -376,7 +379,7 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
     assert "diverge" in plots.loss_by_epoch({"bad": [found]}).alt
 
 
-def test_other_images_than_mnists_are_shown_without_the_original(tmp_path):
+def test_other_images_than_mnists_are_shown_without_the_original():
     runs = {
         label: [made_up_run(dataset="kmnist", lr=lr, wrong={(2, 7): wrong})]
         for label, lr, wrong in (("a", 0.01, 3), ("b", 0.1, 9), ("c", 0.2, 0))
@@ -385,7 +388,7 @@ def test_other_images_than_mnists_are_shown_without_the_original(tmp_path):
         assert "original" not in repr(table.frame)
     assert "digit" not in repr(tables.confused_pairs(runs["a"]))
     figure = plots.confusion(runs)  # the third has no mistake at all
-    figure.savefig(tmp_path / "x.png")
+    figure.draw_without_rendering()
     assert len(figure.axes) == 3 and figure.axes[0].get_xlabel() == "predicted class"
     legend = plots.loss_by_epoch(runs).axes[0].get_legend().get_texts()
     assert not [text for text in legend if "original" in text.get_text()]

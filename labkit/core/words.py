@@ -1,5 +1,6 @@
 """How counts and numbers are written for readers."""
 
+import math
 import re
 
 #: What a split is called before "images" or "accuracy".
@@ -14,3 +15,21 @@ def plural(count: int, noun: str) -> str:
 def minus(text: str) -> str:
     """The text with a minus sign, and not a hyphen, before its negative numbers."""
     return re.sub(r"(?<![\w)])-(?=\d)", "−", text)
+
+
+def number(value: float, decimals: int = 0, sign: str = "") -> str:
+    """A number with thousands separated and a minus sign; a dash where it is missing.
+
+    With `sign` "+" positive numbers have a sign, too.
+    """
+    return "–" if math.isnan(value) else minus(f"{value:{sign},.{decimals}f}")
+
+
+def percent(value: float) -> str:
+    """So many percent, with two decimals, never split at the end of a line."""
+    return f"{number(value, 2)}\u00a0%"
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence: with a capital and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}."

@@ -26,8 +26,7 @@ from labkit.core.measures import RUNNING
 from labkit.core.values import whole
 from labkit.core.words import minus
 from labkit.judge import original, stats
-from labkit.store.run import (
-    Run,
+from labkit.store.groups import (
     Runs,
     answering,
     divergences,
@@ -37,6 +36,7 @@ from labkit.store.run import (
     shares_of,
     unanswered,
 )
+from labkit.store.run import Run
 
 REPRODUCED, CONTRADICTED = "reproduced", "contradicted"
 OWN_TABLE = "contradicts the original's own table"

@@ -1,6 +1,5 @@
 """How a table, text or figure was made, stated beside it as data, so that it can be made again."""
 
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -19,7 +18,7 @@ MIME = "application/vnd.labkit+json"
 ATTRIBUTE = "data-made"  # the same on a page
 
 P = ParamSpec("P")
-Shown = TypeVar("Shown")  # a frozen dataclass with a field `call`, or a figure
+Shown = TypeVar("Shown")  # a Table, a Text or a Figure: what has a `call`
 
 
 def remakable(function: Callable[P, Shown]) -> Callable[P, Shown]:
@@ -32,8 +31,6 @@ def remakable(function: Callable[P, Shown]) -> Callable[P, Shown]:
         given = signature.bind(*args, **options).arguments
         call = {"made by": name, "from": {key: encode(value) for key, value in given.items()}}
         shown = function(*args, **options)
-        if dataclasses.is_dataclass(shown):
-            return dataclasses.replace(shown, call=call)
         shown.call = call
         return shown
 

@@ -1,6 +1,5 @@
 """`Run`: what one training run left behind, as numbers alone."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -141,8 +140,3 @@ ALL_ARRAYS = ARRAYS | MEASURES
 def utc_now() -> str:
     """The date and time, as the dates of runs: ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def __getattr__(name: str) -> Any:
-    """What has moved to `groups`, until all that use it import it from there."""
-    return getattr(importlib.import_module("labkit.store.groups"), name)
