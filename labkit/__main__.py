@@ -48,10 +48,10 @@ def cli() -> None:
 )
 def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str) -> None:
     """Run the notebooks and join them into one HTML page."""
-    from labkit.report.build import build  # here, so that --help need not wait for it
+    from labkit.report.build import write_report  # here, so that --help need not wait for it
 
     start = time.perf_counter()
-    page = build(output, parameters=dict(parameters), **options)
+    page = write_report(output, parameters=dict(parameters), **options)
     print(f"The lab report is {page.absolute()} ({time.perf_counter() - start:.0f} s).")
 
 

@@ -1,26 +1,26 @@
-"""`labkit verify`: make whatever a page shows again from the records, and compare."""
+"""`labkit verify`: make whatever a page shows again from the records, render the page again from
+that, and walk through the two side by side."""
 
 import base64
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import io
 import itertools
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
-from bs4 import BeautifulSoup, NavigableString, Tag
+from bs4 import BeautifulSoup, PageElement, Tag
 from bs4.element import PreformattedString
-from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillException
-from papermill.execute import ERROR_MARKER_TAG
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
@@ -28,16 +28,20 @@ from PIL import Image
 from labkit.core.config import DATASETS
 from labkit.core.values import LabkitError
 from labkit.report import build
+from labkit.report.page import PageSection, export, own_cells, render
 from labkit.show import conclusions, plots, reasons, remake, tables
 from labkit.store.audit import record_problems
 from labkit.store.files import MOST_JSON, file_sha256, parse, read
-from labkit.store.folder import Store, StoreError, load
+from labkit.store.folder import NAME, Store, StoreError, load
 from labkit.store.run import Run
 
 #: What reading something that nobody checked can raise.
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_PAGE = 2**28  # bytes; the report's own has four million
+MOST_SAID = 120  # characters of what is shown in either place where two pages differ
 KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots, "reasons": reasons}
+HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
+MANIFEST_TAG = {"name": "lab-report-manifest"}
 
 
 class Missing(Exception):
@@ -64,98 +68,121 @@ def verify(target: Path) -> Verdict:
     Raises:
         LabkitError: there is nothing of that kind at `target`.
     """
+    verdict = Verdict()
     page = target / build.PAGE if target.is_dir() else target
-    if page.suffix == ".html" and page.is_file():
-        return verify_page(page)
-    if target.suffix == ".ipynb" and target.is_file():
-        verdict = Verdict()
-        if (executed := read_notebook(target, verdict)) is not None:
-            soup = BeautifulSoup(build.export(target.stem, executed).body, "html.parser")
-            verify_shown(soup, Store(), verdict)
-        return verdict
     records = sorted(target.glob("*.json")) if target.is_dir() else [target]
-    if not records or target.suffix not in ("", ".json") or not target.exists():
+    if page.suffix == ".html" and page.is_file():
+        verify_page(page, verdict)
+    elif target.suffix == ".ipynb" and target.is_file():
+        with as_written(target.name, verdict):
+            verify_notebook(target, verdict)
+    elif records and target.suffix in ("", ".json") and target.exists():
+        for path in records:
+            verdict.checked["records"] += 1
+            verdict.problems += [f"record {path.stem}, {words}" for words in record_problems(path)]
+    else:
         raise LabkitError(
             f"there is nothing to verify at {target}; name a page, an executed notebook, a record "
             "or a folder of records."
         )
-    verdict = Verdict()
-    for path in records:
-        verdict.checked["records"] += 1
-        verdict.problems += [f"record {path.stem}, {words}" for words in record_problems(path)]
     return verdict
 
 
-def verify_page(page: Path) -> Verdict:
-    """Check all of a page: what it shows by the records, its words by the notebooks, and what the
-    manifest says by both.
+def verify_page(page: Path, verdict: Verdict) -> None:
+    """Check all of a page and of what its manifest says.
 
-    Without a manifest the records are looked for in the user's stores, and the words are compared
-    with the notebooks of this labkit.
+    Without a manifest the records are looked for in the user's stores as well, and this labkit's
+    notebooks take the place of the executed ones.
     """
-    verdict, folder = Verdict(), build.evidence(page)
-    store = Store(folder / "runs")
-    store.places[1:1] = Store().places
-    soup = BeautifulSoup(text_of(page), "html.parser")
-    head = soup.find("meta", attrs={"name": "lab-report-manifest"})
+    soup = parsed(text_of(page))
     try:
-        stated = json.loads(head["content"])
-        shown = list(stated["shown"])
+        stated = json.loads(soup.find("meta", attrs=MANIFEST_TAG)["content"])
+        list(stated["shown"])
     except (TypeError, KeyError, ValueError, RecursionError):
         verdict.problems.append(
             f"{page.name} does not state what it shows: it is no page of this version of labkit, "
             "or its head was altered."
         )
-        return verdict
-    verify_shown(soup, store, verdict)
-    there = [made_by(block) for block in soup.find_all(attrs={remake.ATTRIBUTE: True})]
-    if there != shown:
-        verdict.problems += differences_of_order(there, shown)
-    written = folder / build.MANIFEST
-    try:
+        return
+    for part in soup.find_all(["table", "img"]):
+        if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
+            verdict.problems.append(f"{place_of(part)}: it does not say how it was made.")
+    with as_written("the page or its manifest", verdict):
         if not stated["notebooks"]:
             raise ValueError("it names no notebooks")
-        alone = not written.is_file()
-        if alone:
-            verdict.missing.append(
-                f"There is no manifest beside {page.name}, so that nothing is known of its "
-                "notebooks and records, or of the training logs on it."
-            )
-            expected = by_sources(stated, soup, store)
-        else:
-            manifest = parse(read(written, MOST_JSON))
-            files = dict(manifest.pop("files"))
-            verify_files(page, build.contents(folder, stated), files, verdict)
-            for place, found, right in unequal(manifest, stated):
-                problem = f"the manifest's {place} is {found}; the page states {right}."
-                verdict.problems.append(problem)
-            expected = by_notebooks(stated, folder, verdict)
-        for place, found, right in unequal(stated, expected[0]):
-            verdict.problems.append(f"{place} is stated as {found}; recomputed: {right}.")
-        verify_words(soup, expected[1], verdict, outputs=not alone)
-    except (LabkitError, *BROKEN) as error:
-        said = f"{type(error).__name__}: {error}" if not isinstance(error, LabkitError) else error
-        verdict.problems.append(f"the page or its manifest is not as labkit writes it ({said}).")
-    return verdict
+        verify_stated(page, soup, stated, verdict)
 
 
-def made_by(block: Tag) -> str:
-    """The name of the function that made what a block shows; "" if it does not say."""
+@contextlib.contextmanager
+def as_written(what: str, verdict: Verdict) -> Iterator[None]:
+    """Make a problem of whatever is raised by something that labkit would never write."""
     try:
-        return str(json.loads(block[remake.ATTRIBUTE])["made by"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
+        yield
+    except (LabkitError, *BROKEN) as error:
+        reason = error if isinstance(error, LabkitError) else f"{type(error).__name__}: {error}"
+        verdict.problems.append(f"{what} is not as labkit writes it ({reason}).")
 
 
-def differences_of_order(there: list[str], stated: list[str]) -> Iterator[str]:
-    """What a page should show and does not, or shows and should not, or in another order."""
-    lost, added = (Counter(stated) - Counter(there)), (Counter(there) - Counter(stated))
-    for name, times in lost.items():
-        yield f"{name} is missing {times}×: the page states that it shows {len(stated)} things."
-    for name, times in added.items():
-        yield f"{name} is there {times}× more often than the page states."
-    if not lost and not added:
-        yield "what it shows is there in another order than the page states."
+def verify_notebook(path: Path, verdict: Verdict) -> None:
+    """Check what an executed notebook shows; its words are its author's."""
+    executed = read_notebook(path)
+    again = made_again(path.stem, executed, executed, finder(Store(), verdict), verdict)
+    verdict.problems += notebook_differences(path.stem, executed, again)
+
+
+def verify_stated(
+    page: Path, soup: BeautifulSoup, stated: dict[str, Any], verdict: Verdict
+) -> None:
+    """Compare manifest and page with those that follow from the notebooks and the records."""
+    folder = build.evidence(page)
+    alone = not (folder / build.MANIFEST).is_file()
+    store = Store(folder / "runs", shipped=None)
+    if alone:
+        store.places += Store().places
+        verdict.missing.append(
+            f"There is no manifest beside {page.name}, so that nothing is known of its notebooks "
+            "and records, or of the training logs on it."
+        )
+    else:
+        manifest = parse(read(folder / build.MANIFEST, MOST_JSON))
+        verify_files(page, build.contents(folder, stated), dict(manifest.pop("files")), verdict)
+        for place, found, right in unequal(manifest, stated):
+            problem = f"the manifest's {place} is {found}; the page states {right}."
+            verdict.problems.append(problem)
+    find = finder(store, verdict)
+    notebooks, sections, differing = {}, [], []
+    for name, part in stated["notebooks"].items():
+        executed, own = None, source(name, part["parameters"])
+        path = folder / "notebooks" / f"{Path(name).name}.ipynb"
+        if own is None:
+            verdict.problems.append(f"{name} is no notebook of this labkit.")
+        if alone and own is not None:
+            executed = as_shown(soup.find(id=name), own)
+        elif not alone and path.is_file():
+            with as_written(path.name, verdict):
+                executed = read_notebook(path)
+                verdict.checked["notebooks"] += 1
+        section = PageSection(name, part["status"])
+        if executed is not None:
+            again = made_again(name, own or executed, executed, find, verdict)
+            section = export(name, again, part["reason"])
+            differing += [] if alone else notebook_differences(name, executed, again)
+        notebooks[name] = dict(part)
+        if part["status"] != "not run" and part["reason"] != build.STOPPED:
+            sections.append(section)
+            notebooks[name] |= {"status": section.status, "reason": section.reason}
+    written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+    expected, text = render(written, notebooks, sections, store)
+    for place, found, right in unequal(stated, expected):
+        verdict.problems.append(f"{place} is stated as {found}; recomputed: {right}.")
+    calls = sum(len(part.calls) for part in sections)
+    verdict.checked["tables"] += len(expected["shown"]) - calls  # those of the page itself
+    verdict.checked["sections"] += len(sections)
+    pages = soup, parsed(text)
+    for tree in pages:
+        tree.find("meta", attrs=MANIFEST_TAG).decompose()  # it was compared
+    verdict.problems += differences(*pages)
+    verdict.problems += differing
 
 
 def verify_files(
@@ -180,7 +207,7 @@ def unequal(found: Any, expected: Any, place: str = "") -> Iterator[tuple[str, s
         for key in dict.fromkeys([*expected, *found]):
             yield from unequal(found.get(key), expected.get(key), f"{place}.{key}".strip("."))
     elif found != expected:
-        yield place, *(json.dumps(value)[:80] for value in (found, expected))
+        yield place, *where_they_part(json.dumps(found), json.dumps(expected))
 
 
 def text_of(path: Path) -> str:
@@ -195,211 +222,144 @@ def text_of(path: Path) -> str:
         raise LabkitError(f"{path} cannot be read ({error}).") from error
 
 
-def read_notebook(path: Path, verdict: Verdict) -> nbformat.NotebookNode | None:
-    """The notebook at `path`; None, and a problem, if it is none."""
+def parsed(html: str) -> BeautifulSoup:
+    """HTML as a browser reads it, which takes the first of two attributes of one name."""
+    return BeautifulSoup(html, "html.parser", on_duplicate_attribute="ignore")
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """The notebook at `path`.
+
+    Raises:
+        LabkitError: it is none.
+    """
     try:
         return nbformat.reads(text_of(path), as_version=4)
-    except (LabkitError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        verdict.problems.append(f"{path.name} is no notebook ({type(error).__name__}: {error}).")
-        return None
+    except BROKEN as error:
+        raise LabkitError(
+            f"{path.name} is no notebook ({type(error).__name__}: {error})"
+        ) from error
 
 
-def by_notebooks(
-    stated: Mapping[str, Any], folder: Path, verdict: Verdict
-) -> tuple[dict[str, Any], str]:
-    """Manifest and page as they follow from the executed notebooks and the records.
-
-    Each notebook is compared with its source on the way.
-    """
-    notebooks, sections = {}, []
-    for name, part in stated["notebooks"].items():
-        path = folder / "notebooks" / f"{Path(name).name}.ipynb"
-        executed = read_notebook(path, verdict) if path.is_file() else None
-        status, reason = part["status"], part["reason"]
-        if executed is not None:
-            verdict.checked["notebooks"] += 1
-            verdict.problems += not_by_source(name, executed, part["parameters"])
-            whole = not build.unrun(executed)
-            status = "complete" if whole else "failed" if status == "complete" else status
-            reason = "" if whole else reason
-        notebooks[name] = {**part, "status": status, "reason": reason}
-        if status == "complete" and executed is not None:
-            sections.append(build.export(name, executed))
-        elif status != "not run" and reason != build.STOPPED:
-            sections.append(build.as_far_as_it_came(name, executed, reason))
-    written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
-    return build.render(written, notebooks, sections, Store(folder / "runs", shipped=None))
-
-
-def not_by_source(
-    name: str, executed: nbformat.NotebookNode, parameters: Mapping[str, Any]
-) -> Iterator[str]:
-    """Where an executed notebook differs from this labkit's, given these parameters."""
-    expected = source(name, parameters)
-    if expected is None:
-        yield f"{name} is no notebook of this labkit, so that its words cannot be compared."
-        return
-    cells = [c for c in executed.cells if ERROR_MARKER_TAG not in c.metadata.get("tags", [])]
-    for number, (found, right) in enumerate(itertools.zip_longest(cells, expected.cells), start=1):
-        pair = [cell and (cell.cell_type, cell.source) for cell in (found, right)]
-        if pair[0] != pair[1]:
-            said, should = where_they_part(*(part and part[1] for part in pair))
-            yield f"{name}, cell {number}: it is {said}; in this labkit's notebook: {should}."
-            return
-
-
-def source(name: str, parameters: Mapping[str, Any]) -> nbformat.NotebookNode | None:
+def source(name: str, parameters: Mapping[str, Any]) -> NotebookNode | None:
     """This labkit's notebook with the parameters set and without outputs; None if there is none."""
     path = build.notebook_folder() / f"{Path(name).name}.ipynb"
     if not path.is_file():
         return None
     try:
-        read = load_notebook_node(str(path))
-        made = parameterize_notebook(
-            read, dict(parameters), kernel_name="python3", language="python"
+        return parameterize_notebook(
+            load_notebook_node(str(path)),
+            dict(parameters),
+            kernel_name="python3",
+            language="python",
         )
     except PapermillException as error:
         raise ValueError(f"its parameters are no parameters: {error}") from error
-    for cell in made.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-    return made
 
 
-def by_sources(
-    stated: Mapping[str, Any], soup: BeautifulSoup, store: Store
-) -> tuple[dict[str, Any], str]:
-    """Manifest and page as they follow from this labkit's notebooks, without what these show."""
-    sections = []
-    for name, part in stated["notebooks"].items():
-        made = source(name, part["parameters"])
-        if made is None:
-            raise ValueError(f"{name} is no notebook of this labkit")
-        blocks = soup.find(id=name).find_all(attrs={remake.ATTRIBUTE: True})
-        calls = [json.loads(block[remake.ATTRIBUTE]) for block in blocks]
-        sections.append(dataclasses.replace(build.export(name, made), calls=calls))
-    return build.render(written_of(stated), stated["notebooks"], sections, store)
+def as_shown(section: Tag, own: NotebookNode) -> NotebookNode:
+    """A notebook as it must have been executed to be shown so: its outputs are taken from the page,
+    but of tables and texts only how they were made."""
+    executed = nbformat.from_dict(own)
+    for cell, block in zip(executed.cells, section.find_all("div", class_="cell"), strict=False):
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count, cell.outputs = 1, []
+        for part in block.find_all(["div", "details"]):
+            if part.has_attr(remake.ATTRIBUTE):
+                data = {remake.MIME: json.loads(part[remake.ATTRIBUTE])}
+                if picture := part.find("img"):
+                    data["image/png"] = str(picture.get("src")).partition("base64,")[2]
+                last = part.find(class_="output_execute_result")
+                kind = "execute_result" if last else "display_data"
+                cell.outputs.append(nbformat.v4.new_output(kind, data))
+            elif "log" in part.get("class", ()):
+                name = "stderr" if words(part.summary) == "Messages" else "stdout"
+                text = part.pre.get_text()
+                cell.outputs.append(nbformat.v4.new_output("stream", name=name, text=text))
+    return executed
 
 
-def written_of(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says that nothing else tells."""
-    return {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+def made_again(
+    name: str, own: NotebookNode, executed: NotebookNode, find: Callable[..., Any], verdict: Verdict
+) -> NotebookNode:
+    """A notebook with the outputs of an executed one, all that says how it was made made again.
 
-
-def verify_words(soup: BeautifulSoup, page: str, verdict: Verdict, *, outputs: bool) -> None:
-    """Check a page by one that was made again, section by section: its words, order and style.
-
-    Args:
-        outputs: compare what the notebooks show as well; else leave it out on both sides.
+    What cannot be made again stays, and is a problem.
     """
-    pages = soup, BeautifulSoup(page, "html.parser")
-    for tree in pages:
-        tree.find("meta", attrs={"name": "lab-report-manifest"}).decompose()
-        for part in () if outputs else (is_shown, is_empty_box):
-            for shown in tree.find_all(part):
-                shown.decompose()
-    found, right = ({s.get("id"): s.extract() for s in tree.find_all("section")} for tree in pages)
-    for name in dict.fromkeys([*right, *found]):
-        verdict.checked["sections"] += 1
-        pair = (tokens(part[name]) if name in part else [] for part in (found, right))
-        verdict.problems += [f"section {name}, {words}" for words in first_difference(*pair)]
-    verdict.problems += first_difference(*map(tokens, pages))
+    again, left = nbformat.from_dict(own), iter(own_cells(executed))
+    again.cells = own_cells(again)
+    for number, cell in enumerate(again.cells, start=1):
+        done = next(left, {})
+        if cell.cell_type == "code":
+            place, found = f"{name}, cell {number}", done.get("outputs", [])
+            cell.execution_count = done.get("execution_count")
+            cell.outputs = [output_again(output, place, find, verdict) for output in found]
+    return again
 
 
-def is_shown(part: Tag) -> bool:
-    """Whether an element is something that says how it was made, or a training log."""
-    if "log" in part.get("class", ()):
-        return all(tag.name in ("summary", "pre", "span") for tag in part.find_all(True))
-    return part.has_attr(remake.ATTRIBUTE)
+def output_again(
+    output: NotebookNode, place: str, find: Callable[..., Any], verdict: Verdict
+) -> NotebookNode:
+    """A notebook's output, made again if it says how it was made.
+
+    Its picture stays where it has the same pixels as the one drawn again, and where that cannot be
+    known: where the images in it are not at hand, or another matplotlib drew it in the same size.
+    """
+    if not (call := output.get("data", {}).get(remake.MIME)):
+        return output
+    try:
+        made = again(call, find)
+        bundle = made._repr_mimebundle_()
+    except Missing:
+        verdict.checked["not made again, for want of their records"] += 1
+        return output
+    except StoreError as error:
+        verdict.problems.append(f"{place}: {error}")
+        return output
+    except BROKEN as error:
+        verdict.problems.append(f"{place}: it does not say how it was made ({error}).")
+        return output
+    kind = type(made).__name__.lower()
+    verdict.checked[{"table": "tables", "text": "texts", "figure": "figures"}[kind]] += 1
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    if kind == "figure":
+        picture, unknown = output.data.get("image/png"), made.call["from"].get("images", 0) is None
+        if unknown:
+            verdict.checked["of these by their words alone, for want of the images"] += 1
+        if unknown or same_picture(picture, data["image/png"]):
+            data["image/png"] = picture
+    data = data | {remake.MIME: call}
+    return nbformat.from_dict({**output, "data": data, "metadata": metadata})
 
 
-def is_empty_box(part: Tag) -> bool:
-    """Whether an element is the box of a notebook's outputs, and these were taken out of it."""
-    box = "output_wrapper" in part.get("class", ()) and not part.get_text().strip()
-    return box and all(tag.name == "div" for tag in part.find_all(True))
-
-
-def tokens(part: Tag) -> list[str]:
-    """The tags of an element with their attributes, and its words, in their order."""
-    found = []
-    for node in part.descendants:
-        if isinstance(node, Tag):
-            attributes = "".join(f' {key}="{node[key]}"' for key in sorted(node.attrs))
-            found.append(f"<{node.name}{attributes}>")
-        elif type(node) is NavigableString or not isinstance(node, PreformattedString):
-            found += filter(None, [" ".join(node.split())])
-    return found
-
-
-def first_difference(found: list[str], expected: list[str]) -> Iterator[str]:
-    """The first place where two lists of `tokens` differ, as a sentence."""
-    heading, after = "the top", False
-    for one, other in itertools.zip_longest(found, expected):
-        if one != other:
-            said, right = where_they_part(one, other)
-            yield f"under “{heading}”: it says {said}; remade: {right}."
-            return
-        heading = one if after and not one.startswith("<") else heading
-        after = one.startswith(("<h1", "<h2", "<h3", "<h4", "<h5"))
-
-
-def where_they_part(one: str | None, other: str | None) -> tuple[str, str]:
-    """Two texts, quoted from shortly before the place where they begin to differ."""
-    alike = (a == b for a, b in zip(one or "", other or "", strict=False))
-    start = max(sum(itertools.takewhile(bool, alike)) - 20, 0)
-    said = ["nothing" if text is None else repr(text[start : start + 120]) for text in (one, other)]
-    return said[0], said[1]
-
-
-def verify_shown(soup: BeautifulSoup, store: Store, verdict: Verdict) -> None:
-    """Check the tables, texts and figures of some HTML that states how they were made."""
-    found: dict[str, Run] = {}
-    failed: set[str] = set()
+def finder(store: Store, verdict: Verdict) -> Callable[[dict[str, Any]], Any]:
+    """What gives the run or the images that a call names; each record is checked when first asked
+    for."""
+    found: dict[str, Run | None] = {}
 
     def find(reference: dict[str, Any]) -> Any:
         if "images" in reference:
             return images_of(reference["images"])
         name = reference["run"]
-        if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{12}", name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(f"{repr(name)[:40]} is no record's name")
-        if name not in found and name not in failed:
+        if name not in found:
             verdict.checked["records"] += 1
+            paths = [p for place in store.places if (p := place / f"{name}.json").is_file()]
             problems = [f"record {name} is not here."]
-            for place in store.places:
-                if (path := place / f"{name}.json").is_file():
-                    problems = [f"record {name}, {words}" for words in record_problems(path)]
-                    if not problems:
-                        found[name] = load(path)
-                    break
-            if problems:
-                failed.add(name)
-                verdict.problems.extend(problems)
-        if name in failed:
+            if paths:
+                problems = [f"record {name}, {words}" for words in record_problems(paths[0])]
+            verdict.problems += problems
+            found[name] = None if problems else load(paths[0])
+        run = found[name]
+        if run is None:
             raise Missing
-        if found[name].checksum != reference["sha256"]:
+        if run.checksum != reference["sha256"]:
             raise StoreError(f"record {name} is another one now than the page was made from.")
-        return dataclasses.replace(found[name], recorded=reference["recorded"])
+        return dataclasses.replace(run, recorded=reference["recorded"])
 
-    for block in soup.find_all(attrs={remake.ATTRIBUTE: True}):
-        place = name_of(block)
-        try:
-            made = again(json.loads(block[remake.ATTRIBUTE]), find)
-            kind = type(made).__name__.lower()
-            verdict.checked[{"table": "tables", "text": "texts", "figure": "figures"}[kind]] += 1
-            compare = {"table": compare_table, "text": compare_text, "figure": compare_figure}
-            verdict.problems += [f"{place}: {words}" for words in compare[kind](block, made)]
-            if kind == "figure" and made.call["from"].get("images", ...) is None:
-                verdict.checked["of these by their words alone, for want of the images"] += 1
-        except Missing:
-            verdict.checked["not made again, for want of their records"] += 1
-        except StoreError as error:
-            verdict.problems.append(f"{place}: {error}")
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            verdict.problems.append(f"{place}: it does not say how it was made ({error}).")
-    for name in ("table", "img"):
-        for part in soup.find_all(name):
-            if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
-                verdict.problems.append(f"{name_of(part)}: it does not say how it was made.")
+    return find
 
 
 def images_of(sha256: str) -> np.ndarray | None:
@@ -429,113 +389,112 @@ def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figur
     return function(**{key: remake.decode(value, find) for key, value in made["from"].items()})
 
 
-def compare_table(block: Tag, made: tables.Table) -> Iterator[str]:
-    """The cells of a shown table that are not those of the one made again."""
-    caption, shown = cells(block)
-    right_caption, right = cells(BeautifulSoup(made.html(), "html.parser"))
-    if caption != right_caption:
-        yield f"its caption says {caption!r}; recomputed: {right_caption!r}."
-    if [len(row) for row in shown] != [len(row) for row in right]:
-        yield "it has other rows or columns than the one recomputed."
-        return
-    titles = [title if isinstance(title, tuple) else (title,) for title in made.frame.columns]
-    heads = len(right) - len(made.frame)
-    for number, (row, expected) in enumerate(zip(shown, right, strict=True)):
-        for column, (found, value) in enumerate(zip(row, expected, strict=True)):
-            if found == value:
-                continue
-            if number < heads:
-                where = "its head"
-            else:
-                title = " ".join(titles[column - 1]).strip()
-                where = f"row {expected[0]!r}, " + (f"column {title!r}" if column else "its name")
-            yield f"{where} says {found!r}; recomputed: {value!r}."
-    if added := not_in(block, BeautifulSoup(made.html(), "html.parser")):
-        yield added
+def same_picture(shown: Any, drawn: str) -> bool:
+    """Whether two pictures (PNG in base64) have the same pixels, or, where different versions of
+    matplotlib drew them, the same size."""
+    if shown == drawn:
+        return True
+    try:
+        one, other = (Image.open(io.BytesIO(base64.b64decode(text))) for text in (shown, drawn))
+        if one.size != other.size:
+            return False
+        same_tool = one.info.get("Software") == other.info.get("Software")
+        return not same_tool or one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
+    except Exception:  # a damaged picture can raise anything
+        return False
 
 
-def cells(block: Tag) -> tuple[str, list[list[str]]]:
-    """A table's caption, and the text of its cells by row."""
-    rows = [[words(cell) for cell in row.find_all(["th", "td"])] for row in block.find_all("tr")]
-    caption = block.find("caption")
-    return words(caption) if caption else "", rows
+def notebook_differences(name: str, executed: NotebookNode, again: NotebookNode) -> list[str]:
+    """Each place where an executed notebook is not as it was made again, as a sentence."""
+    pair = [[{**c, "id": 0, "metadata": 0} for c in own_cells(nb)] for nb in (executed, again)]
+    if pair[0] == pair[1]:
+        return []
+    pages = (parsed(export(name, notebook).body) for notebook in (executed, again))
+    return [f"notebook {name}, {sentence}" for sentence in differences(*pages)]
 
 
-def compare_text(block: Tag, made: conclusions.Text) -> Iterator[str]:
-    """The sentences of a shown text that are not those of the one made again."""
-    expected = BeautifulSoup(markdown2html(made.markdown), "html.parser")
-    for found, value in itertools.zip_longest(
-        *([words(line) for line in lines(part)] for part in (block, expected))
-    ):
-        if found != value:
-            yield f"it says {found!r}; recomputed: {value!r}."
-            return
-    if words(block) != words(expected):
-        yield f"it says {words(block)!r}; recomputed: {words(expected)!r}."
-    elif drawn := not_in(block, expected):
-        yield drawn
+def differences(found: Tag, expected: Tag) -> Iterator[str]:
+    """Each place where a page is not as it was made again, as a sentence."""
+    pairs: list[tuple[PageElement, PageElement]] = [(found, expected)]
+    while pairs:
+        one, other = pairs.pop()
+        if not isinstance(one, Tag) or not isinstance(other, Tag) or one.name != other.name:
+            if said([one]) != said([other]):
+                yield difference([one], [other])
+            continue
+        for key in dict.fromkeys([*other.attrs, *one.attrs]):
+            values = [str(tag.get(key)) for tag in (one, other)]
+            if values[0] != values[1] and key == "src":
+                yield f"{place_of(other)} has a picture that is not the one drawn again."
+            elif values[0] != values[1]:
+                texts = where_they_part(*values)
+                yield f"{place_of(other)} has the {key} {texts[0]!r}; recomputed: {texts[1]!r}."
+        parts, right = contents(one), contents(other)
+        if len(parts) == len(right):
+            pairs += reversed(list(zip(parts, right, strict=True)))
+            continue
+        texts = [list(map(str, side)) for side in (parts, right)]
+        steps = difflib.SequenceMatcher(None, *texts, autojunk=False).get_opcodes()
+        for kind, start, end, begin, stop in steps:
+            if kind == "replace" and end - start == stop - begin:
+                pairs += zip(parts[start:end], right[begin:stop], strict=True)
+            elif kind != "equal":
+                yield difference(parts[start:end], right[begin:stop])
 
 
-def not_in(block: Tag, expected: Tag) -> str:
-    """A sentence if a block has an element that could hide or add something; else ""."""
-    plain = Counter(token for token in tokens(expected) if token.startswith("<"))
-    for token, times in Counter(t for t in tokens(block) if t.startswith("<")).items():
-        boxed = token.startswith("<div class=\"['output") or token == "<div class=\"['scroll']\">"
-        if not boxed and times > plain[token]:
-            return f"it has an element {token[:100]!r} that the one recomputed has not."
-    return ""
+def contents(part: Tag) -> list[PageElement]:
+    """What an element holds: other elements and text, but for spaces and comments."""
+    texts = [child for child in part.children if not isinstance(child, PreformattedString)]
+    return [child for child in texts if isinstance(child, Tag) or child.strip()]
 
 
-def compare_figure(block: Tag, made: plots.Figure) -> Iterator[str]:
-    """Whether a shown figure is the one drawn again, by its words and pixel by pixel.
-
-    Where another matplotlib drew it, or the images in it are not at hand, by its words and size.
-    """
-    pictures = block.find_all("img")
-    if len(pictures) != 1:
-        yield f"it has {len(pictures)} pictures instead of one."
-        return
-    (shown,) = pictures
-    if shown.get("alt") != made.alt:
-        yield f"it is described as {shown.get('alt')!r}; recomputed: {made.alt!r}."
-        return
-    without = {key: value for key, value in shown.attrs.items() if key not in ("alt", "src")}
-    bundle, shape = made._repr_mimebundle_()
-    size = {key: str(shape["image/png"][key]) for key in ("width", "height")}
-    if without != size:
-        yield f"its attributes are {without}; recomputed: {size}."
-        return
-    written = base64.b64decode(str(shown.get("src")).partition("base64,")[2])
-    right = base64.b64decode(bundle["image/png"])
-    if written == right or made.call["from"].get("images", ...) is None:
-        return
-    one, other = (Image.open(io.BytesIO(part)) for part in (written, right))
-    same_tool = one.info.get("Software") == other.info.get("Software")
-    if one.size != other.size or (same_tool and pixels(one) != pixels(other)):
-        yield "its picture is not the one drawn again."
+def difference(found: list[PageElement], expected: list[PageElement]) -> str:
+    """What stands in a place of a page instead of what should stand there."""
+    texts = [
+        repr(text) if text else "nothing" for text in where_they_part(said(found), said(expected))
+    ]
+    return f"{place_of((expected or found)[0])} says {texts[0]}; recomputed: {texts[1]}."
 
 
-def pixels(image: Image.Image) -> bytes:
-    """The picture without what else its file says."""
-    return image.convert("RGBA").tobytes()
+def said(parts: list[PageElement]) -> str:
+    """The words of some elements, each with its name."""
+    return " ".join(f"<{p.name}> {words(p)}" if isinstance(p, Tag) else words(p) for p in parts)
 
 
-def lines(block: Tag) -> list[Tag]:
-    """The paragraphs and list items that hold no others."""
-    parts = block.find_all(["p", "li"])
-    return [part for part in parts if not part.find(["p", "li"])] or [block]
+def where_they_part(one: str, other: str) -> tuple[str, str]:
+    """Two texts; if they are long, from shortly before the place where they begin to differ."""
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    longer = max(len(one), len(other)) > MOST_SAID
+    start = max(sum(1 for _ in alike) - 20, 0) if longer else 0
+    return one[start : start + MOST_SAID], other[start : start + MOST_SAID]
 
 
-def words(part: Tag) -> str:
+def words(part: PageElement) -> str:
     """The text of an element, its spaces made one."""
     return " ".join(part.get_text().split())
 
 
-def name_of(block: Tag) -> str:
-    """Where on a page an element is: its caption, or the heading above it."""
-    heading = block.find_previous(["h1", "h2", "h3", "h4", "h5"])
-    above = words(heading) if heading else "the top"
-    caption = block.find("caption")
-    if caption:
-        return f"table “{words(caption).partition(';')[0]}” under “{above}”"
-    return f"text under “{above}”"
+def place_of(part: PageElement) -> str:
+    """Where on a page something is, as the subject of a sentence."""
+    heading = part.find_previous(HEADINGS)
+    under = f"under “{words(heading) if heading else 'the top'}”"
+    around = [tag for tag in (part, *part.parents) if isinstance(tag, Tag)]
+    table, row, cell = (
+        next((tag for tag in around if tag.name in names), None)
+        for names in (["table"], ["tr"], ["td", "th"])
+    )
+    if table is None:
+        return f"{'figure' if around[0].name == 'img' else 'text'} {under}: it"
+    caption = words(table.caption).partition(";")[0] if table.caption else ""
+    place = f"table “{caption}” {under}:"
+    if cell is None or row is None:
+        return f"{place} it"
+    if row.find_parent("thead"):
+        return f"{place} its head"
+    cells = row.find_all(["th", "td"])
+    column, titles = next(n for n, c in enumerate(cells) if c is cell), []
+    for head in table.select("thead tr"):
+        spread = [[words(title)] * int(title.get("colspan", 1)) for title in head.find_all("th")]
+        titles += list(itertools.chain(*spread))[column : column + 1]
+    title = " ".join(titles).strip()
+    return f"{place} row {words(cells[0])!r}, " + (f"column {title!r}" if column else "its name")
