@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def verify_page(page: Path, verdict: Verdict) -> None:
         return
     for part in soup.find_all(["table", "img"]):
         if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
-            verdict.problems.append(f"{place_of(part)}: it does not say how it was made.")
+            verdict.problems.append(f"{place_of(part)} does not say how it was made.")
     with as_written("the page or its manifest", verdict):
         if not stated["notebooks"]:
             raise ValueError("it names no notebooks")
@@ -423,11 +424,12 @@ def differences(found: Tag, expected: Tag) -> Iterator[str]:
                 yield difference([one], [other])
             continue
         for key in dict.fromkeys([*other.attrs, *one.attrs]):
-            values = [str(tag.get(key)) for tag in (one, other)]
-            if values[0] != values[1] and key == "src":
+            if one.get(key) == other.get(key):
+                continue
+            if key == "src":
                 yield f"{place_of(other)} has a picture that is not the one drawn again."
-            elif values[0] != values[1]:
-                texts = where_they_part(*values)
+            else:
+                texts = where_they_part(str(one.get(key)), str(other.get(key)))
                 yield f"{place_of(other)} has the {key} {texts[0]!r}; recomputed: {texts[1]!r}."
         parts, right = contents(one), contents(other)
         if len(parts) == len(right):
@@ -435,11 +437,11 @@ def differences(found: Tag, expected: Tag) -> Iterator[str]:
             continue
         texts = [list(map(str, side)) for side in (parts, right)]
         steps = difflib.SequenceMatcher(None, *texts, autojunk=False).get_opcodes()
-        for kind, start, end, begin, stop in steps:
-            if kind == "replace" and end - start == stop - begin:
-                pairs += zip(parts[start:end], right[begin:stop], strict=True)
-            elif kind != "equal":
-                yield difference(parts[start:end], right[begin:stop])
+        for _, start, end, begin, stop in (step for step in steps if step[0] != "equal"):
+            both = min(end - start, stop - begin)
+            pairs += zip(parts[start:end], right[begin:stop], strict=False)
+            if end - start != stop - begin:
+                yield difference(parts[start + both : end], right[begin + both : stop])
 
 
 def contents(part: Tag) -> list[PageElement]:
@@ -471,7 +473,7 @@ def where_they_part(one: str, other: str) -> tuple[str, str]:
 
 def words(part: PageElement) -> str:
     """The text of an element, its spaces made one."""
-    return " ".join(part.get_text().split())
+    return " ".join((part.get_text() if isinstance(part, Tag) else str(part)).split())
 
 
 def place_of(part: PageElement) -> str:
@@ -485,8 +487,8 @@ def place_of(part: PageElement) -> str:
     )
     if table is None:
         return f"{'figure' if around[0].name == 'img' else 'text'} {under}: it"
-    caption = words(table.caption).partition(";")[0] if table.caption else ""
-    place = f"table “{caption}” {under}:"
+    caption = re.split("[;.(]", words(table.caption))[0] if table.caption else ""
+    place = f"table “{caption.strip()}” {under}:"
     if cell is None or row is None:
         return f"{place} it"
     if row.find_parent("thead"):
