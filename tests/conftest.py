@@ -5,13 +5,14 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import alterations
 import pytest
 import torture
 
+from labkit.__main__ import main
 from labkit.core import data
 from labkit.core.data import Data
 
@@ -39,6 +40,19 @@ def chance() -> random.Random:
 def small() -> Data:
     """120 training and 50 test images of mnist-5k: an epoch of 64 has a short last batch of 56."""
     return dataclasses.replace(torture.small_data(), sha256="small")
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command `labkit` with some words, in this process; what it exits with."""
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            main()
+        return ending.value.code
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from html import escape
 
 import alterations
@@ -12,7 +11,6 @@ from bs4 import BeautifulSoup
 from helpers import made_up_run
 
 from labkit import conclusions, tables
-from labkit.__main__ import main
 from labkit.core.values import LabkitError
 from labkit.report import build
 from labkit.report.verify import again, verify
@@ -38,19 +36,6 @@ ONCE = alterations.making_once()
 def making_once(monkeypatch):
     """Whatever several tests make again is made once."""
     monkeypatch.setattr("labkit.report.verify.again", ONCE)
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """The command `labkit` with some words, in this process; what it exits with."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        return ending.value.code
-
-    return run
 
 
 def test_a_report_agrees_without_the_data_or_the_users_runs(

@@ -183,8 +183,11 @@ def execute(name: str, values: Mapping[str, Any], target: Path) -> str:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
     except DeadKernelError:
-        cell = min(unrun(nbformat.read(target, as_version=4)), default="?")
-        return f"notebook {name} failed: its kernel died in cell {cell}."
+        executed = nbformat.read(target, as_version=4)
+        cells = [c for c in executed.cells if c.metadata.papermill.start_time is not None]
+        cells[-1].execution_count = None  # papermill takes it for one that ran to its end
+        nbformat.write(executed, target)
+        return f"notebook {name} failed: its kernel died in cell {unrun(executed)[0]}."
     # papermill takes an aborted notebook for a complete one
     if left := unrun(nbformat.read(target, as_version=4)):
         return f"notebook {name} failed: {len(left)} of its cells never ran."

@@ -75,7 +75,7 @@ def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSe
     """
     cells = own_cells(executed) if executed else []
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    status = "complete" if executed and not unrun(executed) else "partial"
+    status = "complete" if executed and not reason and not unrun(executed) else "partial"
     shows = any(out.output_type in ("display_data", "execute_result") for out in outputs)
     if status == "partial" and not shows:
         return PageSection(name, "failed", reason, title=name)
@@ -105,7 +105,6 @@ def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSe
     for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
     calls = [call for out in outputs if (call := out.get("data", {}).get(remake.MIME))]
-    reason = "" if status == "complete" else reason
     return PageSection(name, status, reason, title, str(soup), headings, calls)
 
 

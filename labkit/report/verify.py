@@ -29,7 +29,7 @@ from PIL import Image
 from labkit.core.config import DATASETS
 from labkit.core.values import LabkitError
 from labkit.report import build
-from labkit.report.page import PageSection, export, own_cells, render
+from labkit.report.page import PageSection, export, own_cells, render, unrun
 from labkit.show import conclusions, plots, reasons, remake, tables
 from labkit.store.audit import record_problems
 from labkit.store.files import MOST_JSON, file_sha256, parse, read
@@ -166,7 +166,7 @@ def verify_stated(
         section = PageSection(name, part["status"])
         if executed is not None:
             again = made_again(name, own or executed, executed, find, verdict)
-            section = export(name, again, part["reason"])
+            section = export(name, again, part["reason"] if unrun(again) else "")
             differing += [] if alone else notebook_differences(name, executed, again)
         notebooks[name] = dict(part)
         if part["status"] != "not run" and part["reason"] != build.STOPPED:
