@@ -1,6 +1,7 @@
 """The first cell of a notebook: its parameters checked before anything is trained."""
 
 import ast
+import builtins
 import difflib
 import os
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ def check(*, device: Any) -> None:
     Raises:
         LabkitError: the notebook has no such parameter, or this machine no such device.
     """
-    check_injected(_cells_so_far())
+    if shell := getattr(builtins, "get_ipython", None):  # in a notebook
+        check_injected(shell().user_ns["In"])
     checked(device=device)
 
 
@@ -131,10 +133,3 @@ def assigned(source: str) -> set[str]:
     assignments = [part for part in statements if isinstance(part, ast.Assign | ast.AnnAssign)]
     nodes = [node for part in assignments for node in ast.walk(part) if isinstance(node, ast.Name)]
     return {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
-
-
-def _cells_so_far() -> list[str]:
-    try:
-        return list(get_ipython().user_ns["In"])
-    except NameError:  # not in a notebook
-        return []

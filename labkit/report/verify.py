@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,15 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
+    @contextlib.contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Make a problem of whatever is raised by something that labkit would never write."""
+        try:
+            yield
+        except (LabkitError, *BROKEN) as error:
+            reason = error if isinstance(error, LabkitError) else f"{type(error).__name__}: {error}"
+            self.problems.append(f"{what} is not as labkit writes it ({reason}).")
+
 
 def verify(target: Path) -> Verdict:
     """Check a page, a report's folder, an executed notebook, a folder of records or one record.
@@ -73,10 +82,13 @@ def verify(target: Path) -> Verdict:
     page = target / build.PAGE if target.is_dir() else target
     records = sorted(target.glob("*.json")) if target.is_dir() else [target]
     if page.suffix == ".html" and page.is_file():
-        verify_page(page, verdict)
+        with verdict.reading("the page or its manifest"):
+            verify_page(page, verdict)
     elif target.suffix == ".ipynb" and target.is_file():
-        with as_written(target.name, verdict):
-            verify_notebook(target, verdict)
+        with verdict.reading(target.name):
+            executed = nbformat.reads(text_of(target), as_version=4)
+            again = Remaking(Store(), verdict).notebook(target.stem, executed, executed)
+            verdict.problems += notebook_differences(target.stem, executed, again)
     elif records and target.suffix in ("", ".json") and target.exists():
         for path in records:
             verdict.checked["records"] += 1
@@ -90,12 +102,12 @@ def verify(target: Path) -> Verdict:
 
 
 def verify_page(page: Path, verdict: Verdict) -> None:
-    """Check all of a page and of what its manifest says.
+    """Compare a page and its manifest with those that follow from its notebooks and records.
 
     Without a manifest the records are looked for in the user's stores as well, and this labkit's
     notebooks take the place of the executed ones.
     """
-    soup = parsed(text_of(page))
+    soup, folder = parsed(text_of(page)), build.evidence(page)
     try:
         stated = json.loads(soup.find("meta", attrs=MANIFEST_TAG)["content"])
         list(stated["shown"])
@@ -108,34 +120,8 @@ def verify_page(page: Path, verdict: Verdict) -> None:
     for part in soup.find_all(["table", "img"]):
         if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
             verdict.problems.append(f"{place_of(part)} does not say how it was made.")
-    with as_written("the page or its manifest", verdict):
-        if not stated["notebooks"]:
-            raise ValueError("it names no notebooks")
-        verify_stated(page, soup, stated, verdict)
-
-
-@contextlib.contextmanager
-def as_written(what: str, verdict: Verdict) -> Iterator[None]:
-    """Make a problem of whatever is raised by something that labkit would never write."""
-    try:
-        yield
-    except (LabkitError, *BROKEN) as error:
-        reason = error if isinstance(error, LabkitError) else f"{type(error).__name__}: {error}"
-        verdict.problems.append(f"{what} is not as labkit writes it ({reason}).")
-
-
-def verify_notebook(path: Path, verdict: Verdict) -> None:
-    """Check what an executed notebook shows; its words are its author's."""
-    executed = read_notebook(path)
-    again = made_again(path.stem, executed, executed, finder(Store(), verdict), verdict)
-    verdict.problems += notebook_differences(path.stem, executed, again)
-
-
-def verify_stated(
-    page: Path, soup: BeautifulSoup, stated: dict[str, Any], verdict: Verdict
-) -> None:
-    """Compare manifest and page with those that follow from the notebooks and the records."""
-    folder = build.evidence(page)
+    if not stated["notebooks"]:
+        raise ValueError("it names no notebooks")
     alone = not (folder / build.MANIFEST).is_file()
     store = Store(folder / "runs", shipped=None)
     if alone:
@@ -144,14 +130,7 @@ def verify_stated(
             f"There is no manifest beside {page.name}, so that nothing is known of its notebooks "
             "and records, or of the training logs on it."
         )
-    else:
-        manifest = parse(read(folder / build.MANIFEST, MOST_JSON))
-        verify_files(page, build.contents(folder, stated), dict(manifest.pop("files")), verdict)
-        for place, found, right in unequal(manifest, stated):
-            problem = f"the manifest's {place} is {found}; the page states {right}."
-            verdict.problems.append(problem)
-    find = finder(store, verdict)
-    notebooks, sections, differing = {}, [], []
+    remaking, notebooks, sections, differing = Remaking(store, verdict), {}, [], []
     for name, part in stated["notebooks"].items():
         executed, own = None, source(name, part["parameters"])
         path = folder / "notebooks" / f"{Path(name).name}.ipynb"
@@ -160,12 +139,12 @@ def verify_stated(
         if alone and own is not None:
             executed = as_shown(soup.find(id=name), own)
         elif not alone and path.is_file():
-            with as_written(path.name, verdict):
-                executed = read_notebook(path)
+            with verdict.reading(path.name):
+                executed = nbformat.reads(text_of(path), as_version=4)
                 verdict.checked["notebooks"] += 1
         section = PageSection(name, part["status"])
         if executed is not None:
-            again = made_again(name, own or executed, executed, find, verdict)
+            again = remaking.notebook(name, own or executed, executed)
             section = export(name, again, part["reason"] if unrun(again) else "")
             differing += [] if alone else notebook_differences(name, executed, again)
         notebooks[name] = dict(part)
@@ -174,53 +153,35 @@ def verify_stated(
             notebooks[name] |= {"status": section.status, "reason": section.reason}
     written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
     expected, text = render(written, notebooks, sections, store)
-    for place, found, right in unequal(stated, expected):
-        verdict.problems.append(f"{place} is stated as {found}; recomputed: {right}.")
-    calls = sum(len(part.calls) for part in sections)
-    verdict.checked["tables"] += len(expected["shown"]) - calls  # those of the page itself
-    verdict.checked["sections"] += len(sections)
+    verdict.problems += unequal("the page's head", stated, expected)
     pages = soup, parsed(text)
     for tree in pages:
         tree.find("meta", attrs=MANIFEST_TAG).decompose()  # it was compared
-    verdict.problems += differences(*pages)
-    verdict.problems += differing
+    verdict.problems += [*differences(*pages), *differing]
+    calls = sum(len(part.calls) for part in sections)
+    verdict.checked["tables"] += len(expected["shown"]) - calls  # those of the page itself
+    verdict.checked["sections"] += len(sections)
+    if not alone:
+        paths = {n: folder / n for n in build.contents(folder, stated)} | {build.PAGE: page}
+        files = {name: file_sha256(path) for name, path in paths.items()}
+        verdict.checked["files"] += len(files)
+        manifest = parse(read(folder / build.MANIFEST, MOST_JSON))
+        verdict.problems += unequal(build.MANIFEST, manifest, {**expected, "files": files})
 
 
-def verify_files(
-    page: Path, contents: list[str], files: Mapping[str, str], verdict: Verdict
-) -> None:
-    """Check that the files that belong to a page are those that its manifest lists."""
-    there = [build.PAGE, *(name for name in contents if name != build.PAGE)]
-    for name in there:
-        path = page if name == build.PAGE else build.evidence(page) / name
-        verdict.checked["files"] += 1
-        if name not in files:
-            verdict.problems.append(f"{name} is not listed in the manifest.")
-        elif file_sha256(path) != files[name]:
-            verdict.problems.append(f"{name} is not as it was written (by its manifest).")
-    for name in sorted(set(files) - set(there)):
-        verdict.problems.append(f"{name} is missing, which the manifest lists.")
-
-
-def unequal(found: Any, expected: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
-    """Place, found and expected value of each difference between two structures of JSON."""
+def unequal(place: str, found: Any, expected: Any) -> Iterator[str]:
+    """Each difference between two structures of JSON, as a sentence."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in dict.fromkeys([*expected, *found]):
-            yield from unequal(found.get(key), expected.get(key), f"{place}.{key}".strip("."))
+            yield from unequal(f"{place}, {key}", found.get(key), expected.get(key))
     elif found != expected:
-        yield place, *where_they_part(json.dumps(found), json.dumps(expected))
+        said, right = where_they_part(json.dumps(found), json.dumps(expected))
+        yield f"{place}: it is stated as {said}; recomputed: {right}."
 
 
 def text_of(path: Path) -> str:
-    """The text of a page or notebook.
-
-    Raises:
-        LabkitError: it cannot be read, is no regular file, or too large for one.
-    """
-    try:
-        return read(path, MOST_PAGE).decode(errors="replace")
-    except (OSError, ValueError) as error:
-        raise LabkitError(f"{path} cannot be read ({error}).") from error
+    """The text of a page or notebook, within bounds."""
+    return read(path, MOST_PAGE).decode(errors="replace")
 
 
 def parsed(html: str) -> BeautifulSoup:
@@ -228,32 +189,14 @@ def parsed(html: str) -> BeautifulSoup:
     return BeautifulSoup(html, "html.parser", on_duplicate_attribute="ignore")
 
 
-def read_notebook(path: Path) -> NotebookNode:
-    """The notebook at `path`.
-
-    Raises:
-        LabkitError: it is none.
-    """
-    try:
-        return nbformat.reads(text_of(path), as_version=4)
-    except BROKEN as error:
-        raise LabkitError(
-            f"{path.name} is no notebook ({type(error).__name__}: {error})"
-        ) from error
-
-
 def source(name: str, parameters: Mapping[str, Any]) -> NotebookNode | None:
-    """This labkit's notebook with the parameters set and without outputs; None if there is none."""
+    """This labkit's notebook with the parameters set; None if there is none of that name."""
     path = build.notebook_folder() / f"{Path(name).name}.ipynb"
     if not path.is_file():
         return None
     try:
-        return parameterize_notebook(
-            load_notebook_node(str(path)),
-            dict(parameters),
-            kernel_name="python3",
-            language="python",
-        )
+        own, given = load_notebook_node(str(path)), dict(parameters)
+        return parameterize_notebook(own, given, kernel_name="python3", language="python")
     except PapermillException as error:
         raise ValueError(f"its parameters are no parameters: {error}") from error
 
@@ -281,86 +224,81 @@ def as_shown(section: Tag, own: NotebookNode) -> NotebookNode:
     return executed
 
 
-def made_again(
-    name: str, own: NotebookNode, executed: NotebookNode, find: Callable[..., Any], verdict: Verdict
-) -> NotebookNode:
-    """A notebook with the outputs of an executed one, all that says how it was made made again.
+@dataclass
+class Remaking:
+    """Makes again what notebooks show from the records in a store, each of which is checked when
+    it is first asked for."""
 
-    What cannot be made again stays, and is a problem.
-    """
-    again, left = nbformat.from_dict(own), iter(own_cells(executed))
-    again.cells = own_cells(again)
-    for number, cell in enumerate(again.cells, start=1):
-        done = next(left, {})
-        if cell.cell_type == "code":
-            place, found = f"{name}, cell {number}", done.get("outputs", [])
-            cell.execution_count = done.get("execution_count")
-            cell.outputs = [output_again(output, place, find, verdict) for output in found]
-    return again
+    store: Store
+    verdict: Verdict
+    runs: dict[str, Run | None] = field(default_factory=dict)
 
+    def notebook(self, name: str, own: NotebookNode, executed: NotebookNode) -> NotebookNode:
+        """The notebook `own` with the outputs of an executed one, made again."""
+        again, left = nbformat.from_dict(own), iter(own_cells(executed))
+        again.cells = own_cells(again)
+        for number, cell in enumerate(again.cells, start=1):
+            done = next(left, {})
+            if cell.cell_type == "code":
+                place, outputs = f"{name}, cell {number}", done.get("outputs", [])
+                cell.execution_count = done.get("execution_count")
+                cell.outputs = [self.output(place, output) for output in outputs]
+        return again
 
-def output_again(
-    output: NotebookNode, place: str, find: Callable[..., Any], verdict: Verdict
-) -> NotebookNode:
-    """A notebook's output, made again if it says how it was made.
+    def output(self, place: str, output: NotebookNode) -> NotebookNode:
+        """An output made again, if it says how it was made; if that fails, it stays.
 
-    Its picture stays where it has the same pixels as the one drawn again, and where that cannot be
-    known: where the images in it are not at hand, or another matplotlib drew it in the same size.
-    """
-    if not (call := output.get("data", {}).get(remake.MIME)):
+        Its picture stays where it has the same pixels as the one drawn again, and where that cannot
+        be known: where the images in it are not at hand, or another matplotlib drew it.
+        """
+        if not (call := output.get("data", {}).get(remake.MIME)):
+            return output
+        checked, problems = self.verdict.checked, self.verdict.problems
+        try:
+            made = again(call, self.find)
+            bundle = made._repr_mimebundle_()
+        except Missing:
+            checked["not made again, for want of their records"] += 1
+        except StoreError as error:
+            problems.append(f"{place}: {error}")
+        except BROKEN as error:
+            problems.append(f"{place}: it does not say how it was made ({error}).")
+        else:
+            kind = type(made).__name__.lower()
+            checked[f"{kind}s"] += 1
+            data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+            if kind == "figure":
+                shown = output.data.get("image/png")
+                unknown = made.call["from"].get("images", 0) is None
+                if unknown:
+                    checked["of these by their words alone, for want of the images"] += 1
+                if unknown or same_picture(shown, data["image/png"]):
+                    data["image/png"] = shown
+            data |= {remake.MIME: call}
+            return nbformat.from_dict({**output, "data": data, "metadata": metadata})
         return output
-    try:
-        made = again(call, find)
-        bundle = made._repr_mimebundle_()
-    except Missing:
-        verdict.checked["not made again, for want of their records"] += 1
-        return output
-    except StoreError as error:
-        verdict.problems.append(f"{place}: {error}")
-        return output
-    except BROKEN as error:
-        verdict.problems.append(f"{place}: it does not say how it was made ({error}).")
-        return output
-    kind = type(made).__name__.lower()
-    verdict.checked[{"table": "tables", "text": "texts", "figure": "figures"}[kind]] += 1
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    if kind == "figure":
-        picture, unknown = output.data.get("image/png"), made.call["from"].get("images", 0) is None
-        if unknown:
-            verdict.checked["of these by their words alone, for want of the images"] += 1
-        if unknown or same_picture(picture, data["image/png"]):
-            data["image/png"] = picture
-    data = data | {remake.MIME: call}
-    return nbformat.from_dict({**output, "data": data, "metadata": metadata})
 
-
-def finder(store: Store, verdict: Verdict) -> Callable[[dict[str, Any]], Any]:
-    """What gives the run or the images that a call names; each record is checked when first asked
-    for."""
-    found: dict[str, Run | None] = {}
-
-    def find(reference: dict[str, Any]) -> Any:
+    def find(self, reference: dict[str, Any]) -> Any:
+        """The run or the images that a call names."""
         if "images" in reference:
             return images_of(reference["images"])
-        name = reference["run"]
+        name, verdict = reference["run"], self.verdict
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(f"{repr(name)[:40]} is no record's name")
-        if name not in found:
+        if name not in self.runs:
             verdict.checked["records"] += 1
-            paths = [p for place in store.places if (p := place / f"{name}.json").is_file()]
+            paths = [p for place in self.store.places if (p := place / f"{name}.json").is_file()]
             problems = [f"record {name} is not here."]
             if paths:
                 problems = [f"record {name}, {words}" for words in record_problems(paths[0])]
             verdict.problems += problems
-            found[name] = None if problems else load(paths[0])
-        run = found[name]
+            self.runs[name] = None if problems else load(paths[0])
+        run = self.runs[name]
         if run is None:
             raise Missing
         if run.checksum != reference["sha256"]:
             raise StoreError(f"record {name} is another one now than the page was made from.")
         return dataclasses.replace(run, recorded=reference["recorded"])
-
-    return find
 
 
 def images_of(sha256: str) -> np.ndarray | None:
