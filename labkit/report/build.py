@@ -40,10 +40,6 @@ STOPPED = "The report was stopped while it ran."
 LISTED = re.compile(r"lab-report\.html|notebooks/[\w.-]+\.ipynb|runs/[\w-]+\.(json|npz)")
 
 
-class ReportError(LabkitError):
-    """A report that was not finished; the page that was there is as it was."""
-
-
 def notebook_folder() -> Path:
     """Where the notebooks are: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).parent.parent
@@ -89,11 +85,8 @@ def write_report(
     try:
         refuse_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = evidence(folder / PAGE) / "runs"
-        with (
-            FileLock(folder / ".lock", timeout=0),
-            kept_runs(draft / "runs", earlier) as kept,
-        ):
+        runs = draft / "runs", evidence(folder / PAGE) / "runs"
+        with FileLock(folder / ".lock", timeout=0), kept_runs(*runs) as kept:
             remove_listed(draft, draft=True, runs=not kept)
             for name in ("notebooks", "runs"):
                 (draft / name).mkdir(parents=True, exist_ok=True)
@@ -103,12 +96,12 @@ def write_report(
                 publish(draft, folder)
     except OSError as error:  # a timeout of the lock is one too
         reason = "another process writes a report there" if isinstance(error, Timeout) else ""
-        raise ReportError(
+        raise LabkitError(
             f"the output folder {folder} cannot be written "
             f"({reason or error.strerror or error}); choose another, or make room."
         ) from error
     if broken:
-        raise ReportError(
+        raise LabkitError(
             f"{len(broken)} of {len(sections)} notebooks did not finish: "
             f"{' '.join(part.reason for part in broken)} The page was not replaced; what there is "
             f"stands in {draft / PAGE}."
@@ -126,18 +119,14 @@ def plan(values: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, 
     Raises:
         LabkitError: a value is not possible, or no notebook has a parameter of that name.
     """
-    known = {}
-    for name in NOTEBOOKS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            known[name] = set(papermill.inspect_notebook(notebook_folder() / f"{name}.ipynb"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paths = {name: notebook_folder() / f"{name}.ipynb" for name in NOTEBOOKS}
+        known = {name: set(papermill.inspect_notebook(path)) for name, path in paths.items()}
     notebook.check_names(set(parameters), set().union(*known.values()))
     values = {**values, **parameters}
     notebook.checked(**values)
-    return {
-        name: {key: value for key, value in values.items() if key in known[name]}
-        for name in NOTEBOOKS
-    }
+    return {name: {k: v for k, v in values.items() if k in own} for name, own in known.items()}
 
 
 def run_notebooks(
@@ -188,10 +177,8 @@ def execute(name: str, values: Mapping[str, Any], target: Path) -> str:
         cells[-1].execution_count = None  # papermill takes it for one that ran to its end
         nbformat.write(executed, target)
         return f"notebook {name} failed: its kernel died in cell {unrun(executed)[0]}."
-    # papermill takes an aborted notebook for a complete one
-    if left := unrun(nbformat.read(target, as_version=4)):
-        return f"notebook {name} failed: {len(left)} of its cells never ran."
-    return ""
+    left = unrun(nbformat.read(target, as_version=4))  # of which papermill says nothing
+    return f"notebook {name} failed: {len(left)} of its cells never ran." if left else ""
 
 
 def write_draft(
@@ -201,11 +188,12 @@ def write_draft(
     started: str,
 ) -> None:
     """Write the page as far as it is, and then the manifest that goes with it."""
-    done = {part.name: {"status": part.status, "reason": part.reason} for part in sections}
-    notebooks, states = {}, iter([{"status": "partial", "reason": STOPPED}])  # of the one to start
-    for name, values in plans.items():
-        state = done.get(name) or next(states, {"status": "not run", "reason": ""})
-        notebooks[name] = state | {"parameters": dict(values)}
+    states = [(part.status, part.reason) for part in sections] + [("partial", STOPPED)]
+    states += [("not run", "")] * len(plans)
+    notebooks = {
+        name: {"status": status, "reason": reason, "parameters": dict(values)}
+        for (name, values), (status, reason) in zip(plans.items(), states, strict=False)
+    }
     finished = _now()
     written = {
         "started": started,
@@ -227,9 +215,7 @@ def write_draft(
 @contextlib.contextmanager
 def kept_runs(folder: Path, earlier: Path) -> Iterator[bool]:
     """Let the notebooks keep their runs in `folder` where the user's own cannot be written, and say
-    whether that is so.
-
-    `earlier` holds what an earlier report kept in the same way.
+    whether that is so. `earlier` holds what an earlier report kept in the same way.
     """
     store, before, writable = Store(), dict(os.environ), False
     with contextlib.suppress(StoreError), store.claim("report"):
@@ -302,12 +288,12 @@ def refuse_foreign(folder: Path) -> None:
     """Refuse an output folder that holds something else than reports.
 
     Raises:
-        ReportError: names some of what it holds.
+        LabkitError: names some of what it holds.
     """
     draft = folder / UNFINISHED
     for path in (draft, draft / "notebooks", draft / "runs"):
         if path.is_symlink():
-            raise ReportError(
+            raise LabkitError(
                 f"{path} is a symbolic link; a report is not written where it leads. Remove it, or "
                 "choose another output folder."
             )
@@ -316,7 +302,7 @@ def refuse_foreign(folder: Path) -> None:
     unused = foreign == [UNFINISHED] and not any(p.is_file() for p in draft.rglob("*"))
     if foreign and not unused and not own_places(folder):
         more = ", …" * (len(foreign) > 3)
-        raise ReportError(
+        raise LabkitError(
             f"the output folder {folder} holds files that are not of a report "
             f"({', '.join(foreign[:3])}{more}); choose another, or a new one."
         )

@@ -29,24 +29,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class PageSection:
-    """One executed notebook of the page.
+    """One executed notebook of the page."""
 
-    Attributes:
-        name: the notebook's, without its ending.
-        status: "complete", "partial" (some of it is shown) or "failed" (nothing is).
-        reason: why it is not complete, as a sentence.
-        title, body: its first heading, and all of it as HTML.
-        headings: anchor and text of those below.
-        calls: how each of its tables, texts and figures was made, see `remake`.
-    """
-
-    name: str
-    status: str
-    reason: str = ""
-    title: str = ""
-    body: str = ""
-    headings: list[tuple[str, str]] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    name: str  # without its ending
+    status: str  # "complete", "partial" (some of it is shown) or "failed" (nothing is)
+    reason: str = ""  # why it is not complete, as a sentence
+    title: str = ""  # its first heading
+    body: str = ""  # all of it as HTML
+    headings: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # anchor and text, below the title
+    calls: list[dict[str, Any]] = field(default_factory=list)  # how what it shows was made
 
 
 def own_cells(executed: NotebookNode) -> list[NotebookNode]:
@@ -56,14 +49,9 @@ def own_cells(executed: NotebookNode) -> list[NotebookNode]:
 
 def unrun(executed: NotebookNode) -> list[int]:
     """The numbers, from 1, of the code cells that did not run to their end."""
-    return [
-        number
-        for number, cell in enumerate(executed.cells, start=1)
-        if cell.cell_type == "code"
-        and (
-            cell.execution_count is None or any(out.output_type == "error" for out in cell.outputs)
-        )
-    ]
+    code = [(n, c) for n, c in enumerate(executed.cells, start=1) if c.cell_type == "code"]
+    errors = {n for n, c in code if any(out.output_type == "error" for out in c.outputs)}
+    return [n for n, cell in code if cell.execution_count is None or n in errors]
 
 
 def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSection:
@@ -198,9 +186,7 @@ def described(run: Run, started: str, finished: str) -> dict[str, Any]:
 
 
 def changed(shown: list[dict[str, Any]], kept: Mapping[str, str]) -> list[str]:
-    """Sentences on runs of which the page shows other numbers than those on record.
-
-    That is so when another process trained a run again while the notebooks ran.
+    """Sentences on runs that another process trained again while the notebooks ran.
 
     Args:
         shown: what the page's outputs say of the runs behind them.

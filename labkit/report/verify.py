@@ -416,25 +416,20 @@ def words(part: PageElement) -> str:
 
 def place_of(part: PageElement) -> str:
     """Where on a page something is, as the subject of a sentence."""
-    heading = part.find_previous(HEADINGS)
+    around = {tag.name: tag for tag in reversed([part, *part.parents]) if isinstance(tag, Tag)}
+    heading, table, row = part.find_previous(HEADINGS), around.get("table"), around.get("tr")
     under = f"under “{words(heading) if heading else 'the top'}”"
-    around = [tag for tag in (part, *part.parents) if isinstance(tag, Tag)]
-    table, row, cell = (
-        next((tag for tag in around if tag.name in names), None)
-        for names in (["table"], ["tr"], ["td", "th"])
-    )
     if table is None:
-        return f"{'figure' if around[0].name == 'img' else 'text'} {under}: it"
+        return f"{'figure' if 'img' in around else 'text'} {under}: it"
     caption = re.split("[;.(]", words(table.caption))[0] if table.caption else ""
-    place = f"table “{caption.strip()}” {under}:"
+    place, cell = f"table “{caption.strip()}” {under}:", around.get("td") or around.get("th")
     if cell is None or row is None:
         return f"{place} it"
-    if row.find_parent("thead"):
+    if "thead" in around:
         return f"{place} its head"
-    cells = row.find_all(["th", "td"])
-    column, titles = next(n for n, c in enumerate(cells) if c is cell), []
+    column, titles = len(cell.find_previous_siblings(["td", "th"])), []
     for head in table.select("thead tr"):
         spread = [[words(title)] * int(title.get("colspan", 1)) for title in head.find_all("th")]
         titles += list(itertools.chain(*spread))[column : column + 1]
-    title = " ".join(titles).strip()
-    return f"{place} row {words(cells[0])!r}, " + (f"column {title!r}" if column else "its name")
+    named = f"column {' '.join(titles).strip()!r}" if column else "its name"
+    return f"{place} row {words(row.find(['td', 'th']))!r}, {named}"
