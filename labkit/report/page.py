@@ -1,6 +1,7 @@
 """The page: a pure function of executed notebooks, the records behind them, and what is written
 down of how they were run; so that it can be computed again."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,19 @@ def unrun(executed: NotebookNode) -> list[int]:
     return [n for n, cell in code if cell.execution_count is None or n in errors]
 
 
+@functools.cache
+def exporter() -> HTMLExporter:
+    """What makes HTML of notebooks; it takes a while to begin."""
+    made = HTMLExporter(
+        template_name="section",
+        extra_template_basedirs=[str(TEMPLATES)],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    made.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
+    return made
+
+
 def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSection:
     """An executed notebook as a part of the page, as far as it came; headings go one level down.
 
@@ -67,16 +81,9 @@ def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSe
     shows = any(out.output_type in ("display_data", "execute_result") for out in outputs)
     if status == "partial" and not shows:
         return PageSection(name, "failed", reason, title=name)
-    exporter = HTMLExporter(
-        template_name="section",
-        extra_template_basedirs=[str(TEMPLATES)],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     language = {"name": "python", "pygments_lexer": "ipython3"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": language})
-    soup = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
+    soup = BeautifulSoup(exporter().from_notebook_node(notebook)[0], "html.parser")
     title, headings = name, []
     for heading in soup.find_all(["h1", "h2", "h3", "h4"]):
         for link in heading.find_all("a", class_="anchor-link"):
