@@ -39,10 +39,10 @@ def cli() -> None:
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help=PARAMETER)
 def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str) -> None:
     """Run the notebooks and join them into one HTML page."""
-    from labkit.report.build import build
+    from labkit.report.build import write_report
 
     start = time.perf_counter()
-    page = build(output, parameters=dict(parameters), **options)
+    page = write_report(output, parameters=dict(parameters), **options)
     print(f"The lab report is {page.absolute()} ({time.perf_counter() - start:.0f} s).")
 
 

@@ -1,18 +1,22 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
 import dataclasses
+import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import alterations
 import pytest
 import torture
 
+from labkit.__main__ import main
 from labkit.core import data
 from labkit.core.data import Data
 
+SEED = int(os.environ.get("LABKIT_SEED") or random.randrange(10**6))
 load = data.load  # as it is when no test has replaced it
 
 
@@ -25,20 +29,40 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     load.cache_clear()
 
 
+@pytest.fixture
+def chance() -> random.Random:
+    """Random choices; the seed of a run that failed stands in what the test printed."""
+    print(f"LABKIT_SEED={SEED}")
+    return random.Random(SEED)
+
+
 @pytest.fixture(scope="session")
 def small() -> Data:
     """120 training and 50 test images of mnist-5k: an epoch of 64 has a short last batch of 56."""
     return dataclasses.replace(torture.small_data(), sha256="small")
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command `labkit` with some words, in this process; what it exits with."""
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            main()
+        return ending.value.code
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a smoke run, made by the command itself."""
+    """The page of a smoke run, made by the command itself; one of its five runs is trained."""
     folder = tmp_path_factory.mktemp("report")
     command = [sys.executable, "-m", "labkit", "report", "--output", folder / "out"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_SMOKE", "1")
-        patch.setenv("LABKIT_RUNS", str(folder / "runs"))
+        patch.setenv("LABKIT_RUNS", f"{folder / 'runs'}{os.pathsep}{alterations.RECORDS}")
         done = subprocess.run(
             [*command, "-p", "lr", "0.1"], capture_output=True, text=True, cwd=folder
         )

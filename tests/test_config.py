@@ -15,7 +15,7 @@ import labkit
 from labkit import notebook, recipes
 from labkit.core.config import Config, vary
 from labkit.core.values import ConfigError, LabkitError, names
-from labkit.report.build import setting_name
+from labkit.report.page import setting_name
 from labkit.store import inventory
 from labkit.store.audit import record_problems
 from labkit.store.folder import Store, StoreError
@@ -201,7 +201,7 @@ GROWN = """
 import json, sys
 from labkit import recipes
 from labkit.core.config import Config
-from labkit.report.build import setting_name
+from labkit.report.page import setting_name
 from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
 from labkit.store.record import load

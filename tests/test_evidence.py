@@ -18,7 +18,7 @@ from labkit.core.config import SCALE_SEEDS, SCALES, Config
 from labkit.core.data import CHECKSUMS
 from labkit.judge import original
 from labkit.judge.claims import CONTRADICTED, OWN_TABLE, REPRODUCED, judgements
-from labkit.report.verify import record_problems
+from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
 from labkit.store.integrity import ARRAYS
 

@@ -18,8 +18,8 @@ from helpers import forge, made_up_run, npz
 
 from labkit import tables
 from labkit.__main__ import cli, main
-from labkit.report.verify import record_problems
 from labkit.store import inventory
+from labkit.store.audit import record_problems
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning
 from labkit.store.run import Run
