@@ -200,6 +200,15 @@ class Store:
             ) from error
         return dataclasses.replace(run, checksum=record["sha256"])
 
+    def writable(self) -> bool:
+        """Whether runs can be kept here."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError:
+            return False
+        return True
+
     @contextlib.contextmanager
     def claim(self, digest: str, log: str = "none") -> Iterator[None]:
         """Hold a run, so that no other process trains it; waits, and says so, while one does.
