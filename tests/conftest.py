@@ -1,6 +1,7 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
 import dataclasses
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,24 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def small() -> Data:
     """120 training and 50 test images of mnist-5k: an epoch of 64 has a short last batch of 56."""
     return dataclasses.replace(torture.small_data(), sha256="small")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Data:
+    """40 of these training images: an epoch of 16 has a short last batch of 8."""
+    return dataclasses.replace(torture.small_data(40), sha256="small")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", default="0", help="what the tests' random choices follow from")
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """What a test draws its random choices from."""
+    seed = request.config.getoption("--seed")
+    print(f"pytest --seed {seed} makes the same choices again")  # shown if the test fails
+    return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """`run` and `run_all`: from a config to a run, recorded or trained; where all the parts meet."""
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -142,15 +143,15 @@ def train_at_once(
 ) -> dict[Config, Run]:
     """Those of the runs that are trained several at a time, on a CPU with `each` so many threads;
     the others are left out."""
-    where = find_device(device)
-    before = retrain_before(retrain)
-    sha256 = {config.dataset: datasets.checksum(config.dataset) for config in configs}
-    digests = {config: config.digest(sha256[config.dataset]) for config in configs}
+    where, before = find_device(device), retrain_before(retrain)
+    digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
     missing = [config for config in configs if not recorded(store, digests[config], before)]
     if len(missing) < 2 or where.type not in ("cpu", "cuda"):
         return {}
     if where.type == "cpu":
-        return workers.in_processes(missing, each, sha256, store, log, retrain)
+        trained = workers.in_processes(missing, each, store, log, retrain)
+        runs = {config: store.get(digests[config]) for config in trained}
+        return {c: dataclasses.replace(run, recorded=False) for c, run in runs.items() if run}
     # By name, so that two processes that share some of the runs never wait for each other.
     missing.sort(key=digests.get)
     named = "named" if log == "epoch" else log
@@ -162,10 +163,7 @@ ALWAYS = "9999"  # later than any date: every recorded run is trained again
 
 
 def valid(run: Run, before: str) -> bool:
-    """Whether a recorded run need not be trained again.
-
-    A date that is still to come is wrong, and does not say that it was trained since `before`.
-    """
+    """Whether a recorded run need not be trained again; one dated in the future proves nothing."""
     return not before or run.dated(before, utc_now())
 
 

@@ -36,13 +36,14 @@ def fit(
         warnings.warn(
             f"{reason}; the plain loop trains, with the same numbers in more time.", stacklevel=2
         )
-    if not graphs:
-        yield from train.fit(model, optimizer, data, config, done)
-    for indices in train.batches(images, config, done, device) if graphs else ():
-        graph, batch, loss = graphs[len(indices)]
-        batch.copy_(indices)
-        graph.replay()
-        yield loss.clone()  # the next replay writes over it
+    for indices in train.batches(images, config, done, device):
+        if graphs:
+            graph, batch, loss = graphs[len(indices)]
+            batch.copy_(indices)
+            graph.replay()
+            yield loss.clone()  # the next replay writes over it
+        else:
+            yield train.step(model, optimizer, data, config, indices)
 
 
 @contextlib.contextmanager
@@ -98,14 +99,13 @@ def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
     State that the optimizer only made in the block becomes zero, which is what it starts from.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    devices = [tensors[0].device] if tensors[0].is_cuda else []
     before = [tensor.detach().clone() for tensor in tensors]
     states = {
         parameter: {name: value.clone() for name, value in state.items()}
         for parameter, state in optimizer.state.items()
     }
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng([tensors[0].device] if tensors[0].is_cuda else []):
             yield
     finally:
         with torch.no_grad():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from labkit.core.evaluate import norms_of
 from labkit.core.layers import live_taps, probe
 
 
@@ -28,7 +29,7 @@ def slim(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> n
             parent, _, leaf = name.rpartition(".")
             live = LiveConv2d(module, before[1:], after[1:])
             setattr(model.get_submodule(parent), leaf, live)
-    first, *others = (m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    first, *others = norms_of(model)
     for norm in others:  # one counter for all: on a GPU each would be a kernel of its own
         norm.num_batches_tracked = first.num_batches_tracked
         norm.__class__ = UncountedBatchNorm2d

@@ -14,7 +14,7 @@ from labkit.core import model as models
 from labkit.core.config import TRAINING_VERSION, Config
 from labkit.core.data import Data
 from labkit.core.evaluate import NO_ANSWERS, Answers, predict, twin_of
-from labkit.core.measures import RECALIBRATED, RUNNING, kept_as
+from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING, kept_as
 from labkit.core.train import make_optimizer
 from labkit.lab import streams
 from labkit.lab.diagnostics import Diagnostics
@@ -28,12 +28,10 @@ from labkit.store.run import HISTORY, RECALIBRATED_HISTORY, Run
 class Stopwatch:
     """The seconds of a training: in all, of the current epoch's training alone, and aside."""
 
-    def __init__(
-        self, seconds: float = 0, epoch_seconds: float = 0, spent: dict[str, float] | None = None
-    ) -> None:
+    def __init__(self, seconds: float = 0, epoch_seconds: float = 0, **spent: float) -> None:
         now = time.perf_counter()
         self.start, self.epoch_start = now - seconds, now - epoch_seconds
-        self.spent = spent or {"evaluation": 0.0, "diagnostics": 0.0}
+        self.spent = {"evaluation": 0.0, "diagnostics": 0.0} | spent
 
     @contextlib.contextmanager
     def aside(self, what: str = "") -> Iterator[None]:
@@ -45,15 +43,10 @@ class Stopwatch:
         if what:
             self.spent[what] += taken
 
-    def next_epoch(self) -> None:
-        """Count the epoch's seconds from now on."""
-        self.epoch_start = time.perf_counter()
-
-    def seconds(self) -> dict[str, Any]:
-        """What another stopwatch goes on from."""
+    def seconds(self) -> dict[str, float]:
+        """In all, and of the current epoch."""
         now = time.perf_counter()
-        seconds = {"seconds": now - self.start, "epoch_seconds": now - self.epoch_start}
-        return seconds | {"spent": self.spent}
+        return {"seconds": now - self.start, "epoch_seconds": now - self.epoch_start}
 
 
 class TrainingState:
@@ -92,6 +85,7 @@ class TrainingState:
             "iterations": [self.done, self.iterations, self.total],
             "history": self.history,
             **self.stopwatch.seconds(),
+            "spent": self.stopwatch.spent,
         }
         tensors = {
             "model": self.model.state_dict(),
@@ -109,7 +103,8 @@ class TrainingState:
         again = [*began.get("resumed", []), provenance(self.device)]
         self.provenance = began | {"resumed": again}
         self.done, self.history = header["iterations"][0], header["history"]
-        self.stopwatch = Stopwatch(header["seconds"], header["epoch_seconds"], header.get("spent"))
+        times = header["seconds"], header["epoch_seconds"]
+        self.stopwatch = Stopwatch(*times, **header.get("spent", {}))
         self.model.load_state_dict(tensors["model"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         self.losses = tensors["losses"]
@@ -141,16 +136,12 @@ class TrainingState:
 
     @property
     def epoch_ends(self) -> bool:
-        """Whether the last update was the last one of its epoch."""
+        """Whether the last update was its epoch's last."""
         return self.done % self.iterations == 0
 
     def epoch_losses(self) -> Tensor:
         """The losses of the current epoch so far."""
         return self.losses[self.epoch * self.iterations : self.done]
-
-    def earlier(self) -> list[float]:
-        """The losses so far, in nats."""
-        return self.losses[: self.done].tolist()
 
     def diverged(self) -> bool:
         """Whether a loss of this epoch is not finite; then there are no answers.
@@ -178,7 +169,7 @@ class TrainingState:
                 for split, predictions in splits.items()
             }
         self.history.append(row)
-        self.stopwatch.next_epoch()
+        self.stopwatch.epoch_start = time.perf_counter()
 
     def run(self) -> Run:
         """The run, at its end."""
@@ -189,9 +180,8 @@ class TrainingState:
         history = pd.DataFrame(self.history, columns=columns, dtype=float).reindex(epochs)
         tested = self.answers[RUNNING]["test"]
         measures = self.diagnostics.arrays()
-        times = self.stopwatch.seconds()
-        seconds = {"seconds": times["seconds"]}
-        seconds |= {f"{what}_seconds": taken for what, taken in times["spent"].items()}
+        seconds = {"seconds": self.stopwatch.seconds()["seconds"]}
+        seconds |= {f"{what}_seconds": taken for what, taken in self.stopwatch.spent.items()}
         return Run(
             config=self.config,
             data_sha256=self.data.sha256,
@@ -216,12 +206,12 @@ def answer_measures(answers: Answers) -> dict[str, np.ndarray]:
     found = {}
     for statistics, splits in answers.items():
         train, test = splits["train"], splits["test"]
-        found |= {
-            f"{statistics}_silent": test.silent,
-            f"{statistics}_train_predicted": train.by_class(),
-            f"{statistics}_train_confidence": train.confidences(),
+        arrays = {
+            "predicted": test.predicted,
+            "confidence": test.confidence,
+            "silent": test.silent,
+            "train_predicted": train.by_class(),
+            "train_confidence": train.confidences(),
         }
-    recalibrated = answers[RECALIBRATED]["test"]
-    found[f"{RECALIBRATED}_predicted"] = recalibrated.predicted
-    found[f"{RECALIBRATED}_confidence"] = recalibrated.confidence
-    return found
+        found |= {f"{statistics}_{name}": array for name, array in arrays.items()}
+    return {name: array for name, array in found.items() if name in MEASURES}

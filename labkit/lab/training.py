@@ -45,7 +45,8 @@ def training_steps(
             state.restore(*saved)
         stack.enter_context(flushed_denormals(device))
         state.measure()
-        for loss in progress.track(state.updates(), config, state.iterations, log, state.earlier()):
+        earlier = state.losses[: state.done].tolist()
+        for loss in progress.track(state.updates(), config, state.iterations, log, earlier):
             state.record(loss)
             if state.diverged():
                 say(log, f"{config.describe()}: diverged in epoch {state.epoch}")

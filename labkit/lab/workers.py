@@ -1,7 +1,6 @@
 """Several runs at once: on a CPU a process each, on an NVIDIA GPU a stream each."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import queue
@@ -91,50 +90,44 @@ def processes(runs: int) -> int:
 
 
 def in_processes(
-    configs: Iterable[Config],
-    threads: int,
-    sha256: dict[str, str],
-    store: Store,
-    log: str,
-    retrain: bool | str,
-) -> dict[Config, Run]:
-    """Train on the CPU, a process for each run, and keep them in `store`.
+    configs: Iterable[Config], threads: int, store: Store, log: str, retrain: bool | str
+) -> list[Config]:
+    """Train on the CPU, a process with so many `threads` for each run, and keep them in `store`;
+    which were trained.
 
     A run whose process failed is left out, with a warning; its checkpoint stays. Where this process
     ends, the others do.
-
-    Args:
-        configs: of runs that are to be trained.
-        threads: of each.
-        sha256: the checksum of each dataset.
     """
-    configs = list(filter(worth, configs))
-    at_once = processes(len(configs))
+    waiting = list(filter(worth, configs))[::-1]
+    at_once = processes(len(waiting))
     if at_once < 2 or log == "iteration" or not store.writable():
-        return {}
-    say(log, f"{len(configs)} runs to train, {at_once} at a time")
-    request = {
-        "threads": threads,
-        "log": "none" if log == "none" else "named",
-        "retrain": retrain,
-        "places": [str(place) for place in store.places],
-    }
+        return []
+    say(log, f"{len(waiting)} runs to train, {at_once} at a time")
+    request = {"threads": threads, "retrain": retrain, "log": "none" if log == "none" else "named"}
+    request["places"] = [str(place) for place in store.places]
     lines: queue.SimpleQueue[tuple[Config, str | None]] = queue.SimpleQueue()  # None: it has ended
-    waiting, active = configs[::-1], {}
+    active: dict[Config, subprocess.Popen[str]] = {}
+    trained: list[Config] = []
     failed: dict[Config, str] = {}
 
     def follow(config: Config, child: subprocess.Popen[str], errors: IO[str]) -> None:
-        with errors:
+        """What the thread of a child does: pass on what it says."""
+        failed[config] = "it could not be followed"
+        try:
             with contextlib.suppress(BrokenPipeError), child:
                 text = json.dumps(request | {"config": config.to_dict()})
                 print(text, file=child.stdin, flush=True)
                 for line in child.stdout:
                     lines.put((config, line.rstrip("\n")))
             errors.seek(0)
-            if child.returncode:
-                said = errors.read().strip().splitlines() or [f"exit code {child.returncode}"]
-                failed[config] = said[-1]
-        lines.put((config, None))
+            said = errors.read().strip().splitlines() or [f"exit code {child.returncode}"]
+            failed[config] = said[-1]
+            if child.returncode == 0:
+                del failed[config]
+                trained.append(config)
+        finally:
+            errors.close()
+            lines.put((config, None))
 
     try:
         while waiting or active:
@@ -142,11 +135,17 @@ def in_processes(
                 config = waiting.pop()
                 errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (`follow` closes it)
                 try:
-                    active[config] = start(threads, errors)
+                    active[config] = subprocess.Popen(
+                        COMMAND,
+                        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                        stdin=subprocess.PIPE,  # stays open: it ends when this process does
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        text=True,
+                    )
                 except OSError:
                     failed[config] = "it could not be started"
                     continue
-                # Each child has a thread that waits for what it says.
                 arguments = config, active[config], errors
                 threading.Thread(target=follow, args=arguments, daemon=True).start()
                 continue
@@ -168,17 +167,4 @@ def in_processes(
             StoreWarning,
             stacklevel=3,
         )
-    kept = {c: store.find(c, sha256[c.dataset]) for c in configs if c not in failed}
-    return {c: dataclasses.replace(run, recorded=False) for c, run in kept.items() if run}
-
-
-def start(threads: int, errors: IO[str]) -> subprocess.Popen[str]:
-    """A process that waits for the run to train; see `worker.child`."""
-    return subprocess.Popen(
-        COMMAND,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        stdin=subprocess.PIPE,  # stays open: the child ends when this process does
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-    )
+    return trained
