@@ -83,8 +83,7 @@ class Diagnostics:
         take_over(self.twin, self.model)
         self.twin.train()
         population = Population(self.twin)
-        silenced: list[Tensor] = []
-        activities: list[Tensor] = []
+        silenced, activities = [], []
 
         def note_features(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
             silenced.append(all_zero(inputs[0]).float().mean())

@@ -62,7 +62,8 @@ def run_steps(config: Config, device: str, retrain: bool | str, log: str, store:
         try:
             claimed.enter_context(store.claim(digest, log))
         except StoreError as error:
-            warn(f"{error} Until then the run is trained in memory and not kept.")
+            sentence = f"{error} Until then the run is trained in memory and not kept."
+            warnings.warn(sentence, StoreWarning, stacklevel=2)
             return (yield from training_steps(config, datasets.load(config.dataset), where, log))
         try:
             older = store.get(digest)  # again: another process may have trained it meanwhile
@@ -82,7 +83,7 @@ def run_steps(config: Config, device: str, retrain: bool | str, log: str, store:
             trained = store.save(trained)
             checkpoint.remove()
         except StoreError as error:
-            warn(f"{error} It is in memory alone.")
+            warnings.warn(f"{error} It is in memory alone.", StoreWarning, stacklevel=2)
         return trained
 
 
@@ -93,11 +94,6 @@ def reuse(found: Run, checkpoint: Checkpoint, log: str) -> Run:
         if checkpoint.started() == found.provenance["date"]:
             checkpoint.remove()
     return found
-
-
-def warn(sentence: str) -> None:
-    """Warn of something about the kept runs that does not stop the training."""
-    warnings.warn(sentence, StoreWarning, stacklevel=3)
 
 
 def run_all(

@@ -48,10 +48,9 @@ def fit(
 
 @contextlib.contextmanager
 def flushed_denormals(device: torch.device) -> Iterator[None]:
-    """On a CPU let denormal numbers be zero in this thread: a step full of them takes ten times as
-    long.
+    """On a CPU let denormal numbers be zero: a step full of them takes ten times as long.
 
-    The setting is each thread's own; the threads that share a tensor's work inherit it from the one
+    The setting is each thread's own; those that share a tensor's work inherit it from the thread
     that first needs them, and keep denormals if they were there before.
     """
     torch.set_flush_denormal(device.type == "cpu")
@@ -93,11 +92,8 @@ def capture(
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put back, in place, every value of `model` and `optimizer` that the block changes, and the
-    random streams of the CPU and the model's device.
-
-    State that the optimizer only made in the block becomes zero, which is what it starts from.
-    """
+    """Put back, in place, what the block changes of `model`, `optimizer` and the random generators;
+    state that the optimizer makes in it becomes zero, from which it starts."""
     tensors = [*model.parameters(), *model.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
     states = {

@@ -17,7 +17,7 @@ from labkit.store.folder import Store
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that started it has closed the standard input."""
+    """End this process when the one that started it ends, and so closes the standard input."""
     while os.read(0, 1):
         pass
     os._exit(1)
