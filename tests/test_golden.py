@@ -78,7 +78,7 @@ def test_training_gives_the_numbers_of_its_recipe(name):
 #: What is replaced, by which options, and the cheapest training in which it shows.
 CHANGES = {
     "another initialisation": ("nn.init.kaiming_normal_", {"mode": "fan_in"}, ("base", 1)),
-    "other coefficients": ("optim.Adam", {"betas": (0.9, 0.99)}, ("adam", 1)),
+    "other coefficients": ("optim.Adam", {"betas": (0.9, 0.99)}, ("adam", 2)),
     "slower statistics": ("nn.BatchNorm2d", {"momentum": 0.05}, ("momentum", 2)),
     "smoothed labels": ("nn.functional.cross_entropy", {"label_smoothing": 0.01}, ("base", 1)),
 }
