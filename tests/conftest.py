@@ -1,7 +1,6 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
 import dataclasses
-import os
 import random
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from labkit.__main__ import main
 from labkit.core import data
 from labkit.core.data import Data
 
-SEED = int(os.environ.get("LABKIT_SEED") or random.randrange(10**6))
 load = data.load  # as it is when no test has replaced it
 
 
@@ -27,13 +25,6 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.delenv("LABKIT_SMOKE", raising=False)
     yield tmp_path / "runs"
     load.cache_clear()
-
-
-@pytest.fixture
-def chance() -> random.Random:
-    """Random choices; the seed of a run that failed stands in what the test printed."""
-    print(f"LABKIT_SEED={SEED}")
-    return random.Random(SEED)
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +44,24 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return ending.value.code
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Data:
+    """40 of these training images: an epoch of 16 has a short last batch of 8."""
+    return dataclasses.replace(torture.small_data(40), sha256="small")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", default="0", help="what the tests' random choices follow from")
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """What a test draws its random choices from."""
+    seed = request.config.getoption("--seed")
+    print(f"pytest --seed {seed} makes the same choices again")  # shown if the test fails
+    return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture(scope="session")

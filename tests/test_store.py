@@ -339,7 +339,7 @@ def counting(monkeypatch):
         yield
         return made_up_run(losses=(1.0,) * config.epochs, seed=config.seed, lr=config.lr)
 
-    monkeypatch.setattr(experiment, "training", training)
+    monkeypatch.setattr(experiment, "training_steps", training)
     monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: "made up")
     return trained
 

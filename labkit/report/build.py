@@ -217,10 +217,8 @@ def kept_runs(folder: Path, earlier: Path) -> Iterator[bool]:
     """Let the notebooks keep their runs in `folder` where the user's own cannot be written, and say
     whether that is so. `earlier` holds what an earlier report kept in the same way.
     """
-    store, before, writable = Store(), dict(os.environ), False
-    with contextlib.suppress(StoreError), store.claim("report"):
-        writable = True
-    if writable:
+    store, before = Store(), dict(os.environ)
+    if store.writable():
         yield False
         return
     print(f"{store.folder} cannot be written; the report keeps its runs in {folder}.")
