@@ -1,6 +1,7 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
 import dataclasses
+import os
 import random
 import subprocess
 import sys
