@@ -1,7 +1,6 @@
 """The command line: `labkit report`, `labkit verify` and `labkit runs`."""
 
 import contextlib
-import itertools
 import sys
 import time
 from pathlib import Path
@@ -13,50 +12,42 @@ from labkit.core.config import DATASETS, SCALE_SEEDS, SCALES
 from labkit.core.log import plain
 from labkit.core.values import LabkitError
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
+PARAMETER = "A notebook's parameter, such as: -p lr 0.05. May be repeated."
+PATH = click.Path(path_type=Path)
 MOST_SHOWN = 20  # of the places where something is wrong
 MOST_NAMED = 200  # characters of a file's name in a sentence
 
+# What a command needs is imported within it, so that --help need not wait for it.
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(context_settings=SETTINGS)
 @click.version_option(package_name="labkit")
 def cli() -> None:
     """An executable lab report on ResNet-18 and MNIST."""
 
 
 @cli.command()
-@click.option("--scale", default="quick", show_default=True, help=f"{' or '.join(SCALES)}.")
+@click.option("--scale", default="quick", help=f"{' or '.join(SCALES)}.")
 @click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
 @click.option("--epochs", help="Instead of the scale's.")
 @click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option(
-    "--output",
-    default="report",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for the page and the executed notebooks.",
-)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--output", default="report", type=PATH, help="Folder for the page and its evidence.")
 @click.option("--retrain", is_flag=True, help="Train every run again, recorded or not.")
-@click.option(
-    "-p",
-    "parameters",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="A notebook's parameter, such as: -p lr 0.05. May be repeated.",
-)
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help=PARAMETER)
 def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str) -> None:
     """Run the notebooks and join them into one HTML page."""
-    from labkit.report.build import build  # here, so that --help need not wait for it
+    from labkit.report.build import write_report
 
     start = time.perf_counter()
-    page = build(output, parameters=dict(parameters), **options)
+    page = write_report(output, parameters=dict(parameters), **options)
     print(f"The lab report is {page.absolute()} ({time.perf_counter() - start:.0f} s).")
 
 
 @cli.command()
-@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.argument("target", required=False, type=PATH)
 def verify(target: Path | None) -> None:
     """Make everything that TARGET shows again from the records, and compare.
 
@@ -68,20 +59,17 @@ def verify(target: Path | None) -> None:
     from labkit.store.folder import Store
 
     start = time.perf_counter()
-    default = Path("report")
-    target = target or (default if default.is_dir() else Store().folder)
+    target = target or (Path("report") if Path("report").is_dir() else Store().folder)
     verdict = checking.verify(target)
-    counts = [f"{count} {kind}" for kind, count in verdict.checked.items()]
-    print(f"{target}: {', '.join(counts)} checked in {time.perf_counter() - start:.1f} s.")
-    for problem in verdict.problems[:MOST_SHOWN]:
-        print(f"- {problem}")
-    if len(verdict.problems) > MOST_SHOWN:
-        print(f"- and {len(verdict.problems) - MOST_SHOWN} more")
-    if verdict.problems:
-        many = len(verdict.problems)
-        raise LabkitError(f"{many} place{'s do' if many > 1 else ' does'} not agree.")
-    for sentence in verdict.missing:
+    counts = ", ".join(f"{count} {kind}" for kind, count in verdict.checked.items())
+    print(f"{target}: {counts} checked in {time.perf_counter() - start:.1f} s.")
+    many = len(verdict.problems)
+    for sentence in verdict.problems[:MOST_SHOWN] or verdict.missing:
         print(f"- {sentence}")
+    if many > MOST_SHOWN:
+        print(f"- and {many - MOST_SHOWN} more")
+    if many:
+        raise LabkitError(f"{many} place{'s do' if many > 1 else ' does'} not agree.")
     if verdict.missing:
         raise LabkitError("nothing disagrees, but not everything could be checked.")
     print("Everything agrees.")
@@ -96,10 +84,9 @@ def runs(context: click.Context) -> None:
     from labkit.store.folder import Store
     from labkit.store.inventory import listing, overview
 
-    store = Store()
-    table = listing(store)
-    if str(store.folder) not in set(table["folder"]):
-        print(f"There are no runs in {store.folder}.")
+    table = listing()
+    if str(own := Store().folder) not in set(table["folder"]):
+        print(f"There are no runs in {own}.")
     for place, part in table.groupby("folder", sort=False):
         print(f"{place}:")
         print(overview(part).to_string(index=False))
@@ -112,37 +99,39 @@ def runs(context: click.Context) -> None:
 def show(record: str) -> None:
     """What is known of RECORD, named as `labkit runs` lists it or by its first letters."""
     from labkit.show import tables
-    from labkit.store import inventory
     from labkit.store.audit import record_problems
     from labkit.store.checkpoint import SUFFIX, read_header
     from labkit.store.folder import DamagedError, Store
+    from labkit.store.inventory import listing, resolve
 
-    store = Store()
-    name = inventory.resolve(store, record)
-    row = inventory.listing(store).set_index("record").loc[[name]]
-    print(f"{name}: {'; '.join(row['status'])}")
+    store, table = Store(), listing()
+    name = resolve(table, record)
+    print(f"{name}: {'; '.join(table[table['record'] == name]['status'])}")
     for path in (place / f"{name}.json" for place in store.places):
         for problem in record_problems(path) if path.exists() else []:
             print(f"{path}: {problem}")
     found = None
     with contextlib.suppress(DamagedError):
         found = store.get(name)
+    known = read_header(store.folder / f"{name}{SUFFIX}")
     if found:
-        _print({"config": found.config.to_dict(), **found.provenance})
+        known = {"config": found.config.to_dict(), **found.provenance}
+    for key, value in known.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{inner} {item}" for inner, item in value.items())
+        print(plain(f"{key}: {value}"))
+    if found:
         print(found.history.to_string(index=False, na_rep="–"))
         print(tables.per_class({"": [found]}))
-    elif header := read_header(store.folder / f"{name}{SUFFIX}"):
-        _print(header)
 
 
 @runs.command()
 @click.argument("file", default="-", type=click.File("w"))
 def export(file: TextIO) -> None:
     """Write the list to FILE as CSV, with full precision; by default to the terminal."""
-    from labkit.store.folder import Store
     from labkit.store.inventory import listing
 
-    listing(Store()).to_csv(file, index=False)
+    listing().to_csv(file, index=False)
 
 
 @runs.command()
@@ -153,30 +142,26 @@ def delete(records: tuple[str, ...], yes: bool) -> None:
 
     Of all, or only of RECORDS. Finished runs stay.
     """
-    from labkit.store import inventory
-    from labkit.store.folder import Store
+    from labkit.store.inventory import leftovers, listing, resolve
 
-    store = Store()
-    names = [inventory.resolve(store, record) for record in records]
-    names = names or list(dict.fromkeys(inventory.listing(store)["record"]))
-    chosen = {name: paths for name in names if (paths := inventory.files(store, name)) or records}
-    if not chosen:
+    table, paths = listing(), []
+    names = [resolve(table, record) for record in records]
+    for name in names or dict.fromkeys(table["record"]):
+        left = leftovers(name)
+        if names and not left:
+            raise LabkitError(
+                f"{name} is neither partial nor set aside; finished runs are not deleted here."
+            )
+        paths += left
+    if not paths:
         print("There is nothing to delete.")
         return
-    for path in itertools.chain.from_iterable(chosen.values()):
+    for path in paths:
         print(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)")
     if not yes:
         click.confirm("Delete these?", abort=True)
-    for name in chosen:
-        inventory.delete(store, name)
-
-
-def _print(values: dict[str, object]) -> None:
-    """Names and values, a line each; what is nested in short."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {item}" for key, item in value.items())
-        print(plain(f"{name}: {value}"))
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -186,12 +171,11 @@ def main() -> None:
     try:
         cli(prog_name="labkit")
     except LabkitError as error:
-        print(f"labkit: {plain(str(error))}", file=sys.stderr)
-        sys.exit(1)
+        said = str(error)
     except OSError as error:  # such as a name that is too long
-        named = str(error.filename)[:MOST_NAMED] if error.filename else "a file"
-        print(f"labkit: {plain(named)}: {error.strerror or error}.", file=sys.stderr)
-        sys.exit(1)
+        said = f"{str(error.filename or 'a file')[:MOST_NAMED]}: {error.strerror or error}."
+    print(f"labkit: {plain(said)}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """What the tests share: a store of their own, a small dataset, and runs made up by hand."""
 
 import dataclasses
+import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import alterations
 import pytest
 import torture
 
+from labkit.__main__ import main
 from labkit.core import data
 from labkit.core.data import Data
 
@@ -31,14 +34,45 @@ def small() -> Data:
     return dataclasses.replace(torture.small_data(), sha256="small")
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command `labkit` with some words, in this process; what it exits with."""
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            main()
+        return ending.value.code
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Data:
+    """40 of these training images: an epoch of 16 has a short last batch of 8."""
+    return dataclasses.replace(torture.small_data(40), sha256="small")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", default="0", help="what the tests' random choices follow from")
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """What a test draws its random choices from."""
+    seed = request.config.getoption("--seed")
+    print(f"pytest --seed {seed} makes the same choices again")  # shown if the test fails
+    return random.Random(f"{seed} {request.node.name}")
+
+
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a smoke run, made by the command itself."""
+    """The page of a smoke run, made by the command itself; one of its five runs is trained."""
     folder = tmp_path_factory.mktemp("report")
     command = [sys.executable, "-m", "labkit", "report", "--output", folder / "out"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_SMOKE", "1")
-        patch.setenv("LABKIT_RUNS", str(folder / "runs"))
+        patch.setenv("LABKIT_RUNS", f"{folder / 'runs'}{os.pathsep}{alterations.RECORDS}")
         done = subprocess.run(
             [*command, "-p", "lr", "0.1"], capture_output=True, text=True, cwd=folder
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import zipfile
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from labkit.core.config import Config
-from labkit.lab.training import train_run
+from labkit.lab.training import finish, training_steps
 from labkit.store.checkpoint import Checkpoint
 from labkit.store.integrity import ARRAYS, record_sha256
 from labkit.store.run import Run
@@ -136,6 +137,11 @@ def forge(store, run, change=None, packed=None, stated=True):
     path.write_text(json.dumps(record, indent=1))
 
 
+def train_run(*arguments, **options):
+    """The run of `training_steps`, without a store."""
+    return finish(training_steps(*arguments, **options))
+
+
 class Bomb:
     """Fails the test when it is unpickled."""
 
@@ -160,19 +166,21 @@ class RestrictedFileSize:
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
-def interrupted(config, small, path, at, monkeypatch, device=CPU):
-    """A checkpoint of `config` after `at` iterations."""
-    saves = []
+def stop_after(at, patch):
+    """Let a training save a checkpoint after `at` iterations, and stop there."""
+    save, iterations = Checkpoint.save, itertools.count(1)
 
-    def stop_at(self, header, state):
-        save(self, header, state)
-        saves.append(header["iterations"][0])
-        if saves[-1] == at:
-            raise KeyboardInterrupt
+    def stop(self, header, tensors):
+        save(self, header, tensors)
+        raise KeyboardInterrupt
 
-    save = Checkpoint.save
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", stop_at)
-        with pytest.raises(KeyboardInterrupt):
-            train_run(config, small, device, checkpoint=Checkpoint(path))
+    patch.setattr(Checkpoint, "due", lambda self: next(iterations) == at)
+    patch.setattr(Checkpoint, "save", stop)
+
+
+def interrupted(config, data, path, at, monkeypatch, device=CPU):
+    """The checkpoint of a training of `config` that was stopped after `at` iterations."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(at, patch)
+        train_run(config, data, device, checkpoint=Checkpoint(path))
     return Checkpoint(path)

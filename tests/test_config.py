@@ -15,7 +15,7 @@ import labkit
 from labkit import notebook, recipes
 from labkit.core.config import Config, vary
 from labkit.core.values import ConfigError, LabkitError, names
-from labkit.report.build import setting_name
+from labkit.report.page import setting_name
 from labkit.store import inventory
 from labkit.store.audit import record_problems
 from labkit.store.folder import Store, StoreError
@@ -201,19 +201,22 @@ GROWN = """
 import json, sys
 from labkit import recipes
 from labkit.core.config import Config
-from labkit.report.build import setting_name
+from labkit.report.page import setting_name
 from labkit.store.audit import record_problems
-from labkit.store.folder import SHIPPED, Store, load
+from labkit.store.folder import SHIPPED, Store
+from labkit.store.record import load
 for path in SHIPPED.glob("*.json"):
     record = json.loads(path.read_text())
     assert "dropout" not in record["config"]
     config = Config(**record["config"])
     assert config.dropout == 0.0
-    assert Store().find(config, record["data_sha256"]).config == config, path
+    assert config.digest(record["data_sha256"]) == path.stem
     other = config.replace(dropout=0.3)
-    assert Store().find(other, record["data_sha256"]) is None
+    assert other.digest(record["data_sha256"]) != path.stem
     for named in (setting_name, recipes.name, Config.describe):
         assert named(other).replace(", dropout 0.3", "") == named(config) != named(other)
+assert Store().find(config, record["data_sha256"]).config == config
+assert Store().find(other, record["data_sha256"]) is None
 print(Store().save(load(path)).digest, path.stem)
 import dataclasses
 print(Store().save(dataclasses.replace(load(path), config=other)).digest)
@@ -221,17 +224,13 @@ print(Store().save(dataclasses.replace(load(path), config=other)).digest)
 
 
 def test_a_new_field_orphans_no_record(tmp_path, own_store):
-    """In a copy of the package, with the two lines that a user would add."""
+    """In a copy of the package, with the line that a user would add."""
     package = Path(labkit.__file__).parent
     shutil.copytree(package, tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "labkit" / "core" / "config.py"
-    text, last = path.read_text(), "    epoch_accuracy: bool = True  #"
+    text, last = path.read_text(), "    seed: int = "
     assert last in text
-    text = text.replace(last, f"    dropout: float = 0.0\n{last}")
-    check = '            "seed": whole('
-    assert check in text
-    text = text.replace(check, f'            "dropout": number("dropout", self.dropout),\n{check}')
-    path.write_text(text)
+    path.write_text(text.replace(last, f"    dropout: float = _setting(0.0, number)\n{last}"))
     done = subprocess.run(
         [sys.executable, "-c", GROWN], cwd=tmp_path, capture_output=True, text=True
     )

@@ -11,6 +11,7 @@ from labkit.core import model as models
 from labkit.core.config import Config
 from labkit.lab import graphs
 from labkit.lab import slim as slimming
+from labkit.lab.training import training_steps
 
 SETTINGS = {
     "base": Config(),
@@ -28,11 +29,11 @@ def plain_and_slim(config, dtype=torch.float32):
 def test_the_slim_model_is_the_same_function_with_the_same_gradients(small, name):
     """In double precision, where rounding is far below any real difference."""
     plain, slim = plain_and_slim(SETTINGS[name], torch.float64)
-    x = small.prepare(small.train.images[:48], "mean-std").double()
+    x = small.prepare(small.train.images[:16], "mean-std").double()
     outputs = []
     for model in (plain, slim):
         outputs.append(model.train()(x))
-        F.cross_entropy(outputs[-1], small.train.labels[:48]).backward()
+        F.cross_entropy(outputs[-1], small.train.labels[:16]).backward()
     torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-12)
     reduced = 0
     for (key, theirs), (_, ours) in zip(
@@ -88,12 +89,13 @@ def test_a_state_dict_goes_either_way(small):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
-def test_the_fast_path_gives_the_plain_loops_losses(small, optimizer):
+def test_the_fast_path_gives_the_plain_loops_losses(tiny, optimizer):
     # tanh, since a ReLU next to zero turns a rounding into another gradient
-    config = Config(activation="tanh", optimizer=optimizer, lr=0.0001, epochs=2, seed=5)
+    settings = {"activation": "tanh", "lr": 0.0001, "batch_size": 24, "epochs": 2, "seed": 5}
+    config = Config(optimizer=optimizer, **settings)
     plain, slim = plain_and_slim(config)
     theirs, ours = (
-        [loss.item() for loss in fit(model, train.make_optimizer(model, config), small, config)]
+        [loss.item() for loss in fit(model, train.make_optimizer(model, config), tiny, config)]
         for fit, model in ((train.fit, plain), (graphs.fit, slim))
     )
     # BatchNorm sums in another order where the channels lie last, and rounds otherwise.
@@ -101,42 +103,40 @@ def test_the_fast_path_gives_the_plain_loops_losses(small, optimizer):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_denormal_numbers_are_zero_only_while_it_trains(small):
-    config = Config(epochs=1)
-    model = slimming.slim(models.build(config))
-    tiny = torch.tensor([1e-39])
-    steps = graphs.fit(model, train.make_optimizer(model, config), small, config)
+def test_denormal_numbers_are_zero_only_while_it_trains(tiny):
+    number = torch.tensor([1e-39])
+    steps = training_steps(Config(epochs=1, batch_size=16), tiny, torch.device("cpu"))
     next(steps)
-    assert (tiny * 1).numpy().view("uint32")[0] == 0
+    assert (number * 1).numpy().view("uint32")[0] == 0
     steps.close()
-    assert (tiny * 1).numpy().view("uint32")[0] != 0
+    assert (number * 1).numpy().view("uint32")[0] != 0
 
 
-def test_on_another_device_the_plain_loop_trains_and_says_so(small):
+def test_on_another_device_the_plain_loop_trains_and_says_so(tiny):
     meta = torch.device("meta")  # no numbers, but neither CPU nor CUDA
-    config = Config(epochs=1)
+    config = Config(epochs=1, batch_size=20)
     model = models.build(config).to(meta)
     adam = torch.optim.Adam(model.parameters())
     with pytest.warns(UserWarning, match=r"meta devices have no CUDA graphs; the plain loop"):
-        assert len(list(graphs.fit(model, adam, small.to(meta), config))) == 2
+        assert len(list(graphs.fit(model, adam, tiny.to(meta), config))) == 2
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 @pytest.mark.parametrize("done", [0, 1])
-def test_warming_up_leaves_no_trace(small, optimizer, done, monkeypatch):
+def test_warming_up_leaves_no_trace(tiny, optimizer, done, monkeypatch):
     monkeypatch.setitem(models.ACTIVATION_MODULES, "relu", torture.dropping)
-    config = Config(optimizer=optimizer, lr=0.001, epochs=2)
+    config = Config(optimizer=optimizer, lr=0.001, batch_size=16, epochs=1)
     results = []
     for warm_up in (0, 2):
         model = slimming.slim(models.build(config))
         adam = train.make_optimizer(model, config)
-        losses = graphs.fit(model, adam, small, config)
+        losses = graphs.fit(model, adam, tiny, config)
         torch.manual_seed(1)
         for _ in range(done):
             next(losses)
         with graphs.unchanged(model, adam):
             for _ in range(warm_up):
-                train.step(model, adam, small, config, torch.arange(64))
+                train.step(model, adam, tiny, config, torch.arange(16))
         results.append([loss.item() for loss in losses])
     assert results[0] == results[1]
 

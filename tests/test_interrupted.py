@@ -3,10 +3,10 @@
 The same at length is `tests/benchmarks/torture.py`.
 """
 
+import functools
 import itertools
 import json
 import os
-import random
 import subprocess
 import sys
 import textwrap
@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 import torch
 import torture
-from helpers import Bomb, RestrictedFileSize, interrupted, made_up_run
+from helpers import (
+    Bomb,
+    RestrictedFileSize,
+    interrupted,
+    made_up_run,
+    stop_after,
+    train_run,
+)
 
 from labkit.core import model as models
 from labkit.core.config import Config
@@ -26,8 +33,8 @@ from labkit.core.device import DeviceError
 from labkit.core.evaluate import Predictions
 from labkit.core.measures import STATISTICS
 from labkit.core.train import fit, make_optimizer
-from labkit.lab import experiment, training
-from labkit.lab.training import threads, train_run
+from labkit.lab import experiment, state
+from labkit.lab.training import threads
 from labkit.store import checkpoint, inventory
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import Store, StoreError, StoreWarning
@@ -35,33 +42,32 @@ from labkit.store.folder import Store, StoreError, StoreWarning
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def chance():
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")  # shown if the test fails
-    return random.Random(seed)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of `torture.CONFIG` that was never interrupted."""
+    return torture.reference(tmp_path_factory.mktemp("whole") / "runs")
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_same_bits(tmp_path, chance):
-    counts = torture.kill(tmp_path, 5, chance)
-    assert counts["kills"] == 5
+@pytest.fixture(scope="module")
+def uninterrupted(tiny):
+    """The run of a config, trained once."""
+    return functools.cache(lambda config: train_run(config, tiny, CPU))
 
 
-def test_killed_with_its_processes_run_all_ends_with_the_same_bits(tmp_path, chance):
-    assert torture.kill_all(tmp_path, 4, chance)["kills"] == 4
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(tmp_path, chance, whole):
+    assert torture.kill(tmp_path, 2, chance, whole)["kills"] == 2
 
 
-def test_of_two_processes_one_trains_and_the_other_reads(tmp_path, chance):
-    assert torture.race(tmp_path, 2, chance)["races"] == 2
+def test_of_two_processes_one_trains_and_the_other_reads(tmp_path, chance, whole):
+    assert torture.race(tmp_path, 2, chance, whole)["races"] == 2
 
 
 def test_no_damage_gives_a_wrong_number(tmp_path, chance):
     run = made_up_run(losses=(1.25, 0.5), wrong={(2, 7): 3})
-    counts = torture.damage(tmp_path, run, 200, chance)
-    assert counts["noticed"] > 150
+    assert torture.damage(tmp_path, 100, chance, run)["noticed"] > 75
 
 
-def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path):
+def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path, whole):
     """The same kernel goes on after an interrupt, and a new one after the old one's death."""
     source = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(Path(torture.__file__).parent)!r})
@@ -69,13 +75,12 @@ def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path):
         import torture
         run = torture.train_here(Path({str(tmp_path / "runs")!r}))
     """)
-    state = (
-        tmp_path / "runs" / f"{torture.CONFIG.digest(torture.data.checksum('mnist-5k'))}{SUFFIX}"
-    )
+    digest = torture.CONFIG.digest(torture.data.checksum("mnist-5k"))
+    saved = tmp_path / "runs" / f"{digest}{SUFFIX}"
 
     def work_until(done: int) -> None:
-        deadline = time.monotonic() + 120
-        while checkpoint.read_header(state).get("iterations", [0])[0] < done:
+        deadline = time.monotonic() + torture.PATIENCE
+        while checkpoint.read_header(saved).get("iterations", [0])[0] < done:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -84,45 +89,45 @@ def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path):
         if then:
             then(manager)
         while True:  # a late reply to a question asked before may come first
-            reply = client.get_shell_msg(timeout=120)
+            reply = client.get_shell_msg(timeout=torture.PATIENCE)
             if reply["parent_header"]["msg_id"] == asked:
                 return reply["content"]
 
     manager, client = jupyter_client.manager.start_new_kernel(kernel_name="python3")
     try:
-        stop = run_cell(manager, client, lambda m: (work_until(3), m.interrupt_kernel()))
+        stop = run_cell(manager, client, lambda m: (work_until(2), m.interrupt_kernel()))
         assert stop["ename"] == "KeyboardInterrupt"
         client.execute(source)  # in the same kernel
-        work_until(checkpoint.read_header(state)["iterations"][0] + 3)
+        work_until(checkpoint.read_header(saved)["iterations"][0] + 1)
     finally:
         manager.shutdown_kernel(now=True)
-    assert state.exists()
+    assert saved.exists()
     manager, client = jupyter_client.manager.start_new_kernel(kernel_name="python3")
     try:
         assert run_cell(manager, client)["status"] == "ok"
     finally:
         manager.shutdown_kernel(now=True)
     found = torture.find(tmp_path / "runs")
-    assert len(found.provenance["resumed"]) == 2 and not state.exists()
-    whole, weights, _ = torture.reference(tmp_path / "whole")
-    assert torture.same(found, whole)
+    assert len(found.provenance["resumed"]) == 2 and not saved.exists()
+    ((run, weights),) = whole.runs
+    assert torture.same(found, run)
     assert torture.weights_of(tmp_path / "runs").read_text() == weights
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
-def test_fit_goes_on_in_the_middle_of_an_epoch_with_the_same_bits(small, optimizer):
-    config = Config(optimizer=optimizer, batch_size=50, epochs=2, seed=3, weight_decay=1e-3)
+def test_fit_goes_on_in_the_middle_of_an_epoch_with_the_same_bits(tiny, optimizer):
+    config = Config(optimizer=optimizer, batch_size=16, epochs=2, seed=3, weight_decay=1e-3)
     whole = models.build(config)
-    losses = list(fit(whole, make_optimizer(whole, config), small, config))
+    losses = list(fit(whole, make_optimizer(whole, config), tiny, config))
     first = models.build(config)
     before = make_optimizer(first, config)
-    steps = fit(first, before, small, config)
+    steps = fit(first, before, tiny, config)
     begun = [next(steps) for _ in range(4)]
     again = models.build(config.replace(seed=9))
     after = make_optimizer(again, config)
     again.load_state_dict(first.state_dict())
     after.load_state_dict(before.state_dict())
-    assert begun + list(fit(again, after, small, config, done=4)) == losses and len(losses) == 6
+    assert begun + list(fit(again, after, tiny, config, done=4)) == losses and len(losses) == 6
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
@@ -133,16 +138,27 @@ def often(monkeypatch):
     monkeypatch.setattr(checkpoint, "OVERHEAD", 1e9)
 
 
-def test_a_run_goes_on_and_says_when_it_was_taken_up(small, often, tmp_path, monkeypatch, capsys):
-    config = Config(batch_size=50, epochs=3, lr=0.001)
-    whole = train_run(config, small, CPU)
-    state = interrupted(
-        config, small, tmp_path / f"{config.digest('small')}.checkpoint", 4, monkeypatch
+@pytest.fixture
+def dated(monkeypatch):
+    """Trainings begin a second apart, which is how exact their dates are."""
+    dates = iter([f"2026-01-01T00:00:0{second}+00:00" for second in range(10)])
+    provenance = state.provenance
+    monkeypatch.setattr(
+        state, "provenance", lambda device: provenance(device) | {"date": next(dates)}
     )
-    date = state.started()
+
+
+def test_a_run_goes_on_and_says_when_it_was_taken_up(
+    tiny, tmp_path, monkeypatch, capsys, uninterrupted
+):
+    config = Config(batch_size=16, epochs=2, lr=0.001)
+    whole = uninterrupted(config)
+    path = tmp_path / f"{config.digest('small')}{SUFFIX}"
+    saved = interrupted(config, tiny, path, 4, monkeypatch)
+    date = saved.started()
     monkeypatch.setattr("labkit.lab.provenance.processor", lambda: "another, AVX512")
     with threads(torch.get_num_threads() + 1):
-        run = train_run(config, small, CPU, "epoch", state)
+        run = train_run(config, tiny, CPU, "epoch", saved)
     assert torture.same(run, whole)
     assert "goes on at epoch 1, iteration 1" in capsys.readouterr().out
     assert run.provenance["date"] == date
@@ -154,135 +170,115 @@ def test_a_run_goes_on_and_says_when_it_was_taken_up(small, often, tmp_path, mon
     assert run.provenance["seconds"] >= run.history["seconds"].sum()
 
 
-def test_a_run_killed_before_it_was_kept_needs_only_its_answers(
-    small, often, tmp_path, monkeypatch
+@pytest.mark.parametrize(("lr", "at"), [(0.001, 5), (1e30, 1)])
+def test_an_interruption_changes_neither_the_last_answers_nor_a_divergence(
+    lr, at, tiny, tmp_path, monkeypatch, uninterrupted
 ):
-    config = Config(batch_size=50, epochs=2, lr=0.001)
-    whole = train_run(config, small, CPU)
-    path = tmp_path / f"{config.digest('small')}.checkpoint"
-    state = interrupted(config, small, path, 5, monkeypatch)
-    assert torture.same(train_run(config, small, CPU, checkpoint=state), whole)
+    config = Config(batch_size=16, epochs=2, lr=lr)
+    whole = uninterrupted(config)
+    assert (whole.diverged is not None) == (lr == 1e30)
+    path = tmp_path / f"{config.digest('small')}{SUFFIX}"
+    saved = interrupted(config, tiny, path, at, monkeypatch)
+    assert torture.same(train_run(config, tiny, CPU, checkpoint=saved), whole)
 
 
-def test_a_divergence_survives_an_interruption(small, often, tmp_path, monkeypatch):
-    config = Config(batch_size=50, epochs=3, lr=1e30)
-    whole = train_run(config, small, CPU)
-    assert whole.diverged > (0, 0)
-    path = tmp_path / f"{config.digest('small')}.checkpoint"
-    state = interrupted(config, small, path, 1, monkeypatch)
-    assert torture.same(train_run(config, small, CPU, checkpoint=state), whole)
-
-
-def state_of(config, path, **changes):
+def checkpoint_of(config, path, **changes):
     """A checkpoint file with one tensor in it."""
     run = made_up_run(losses=(1.0,) * config.epochs, seed=config.seed)
     header = torture.header_of(run, 3) | changes
-    state = Checkpoint(path / f"{config.digest('made up')}{SUFFIX}")
-    state.save(header, {"weights": torch.ones(3)})
-    return state
+    saved = Checkpoint(path / f"{config.digest('made up')}{SUFFIX}")
+    saved.save(header, {"weights": torch.ones(3)})
+    return saved
 
 
 def test_a_checkpoint_of_another_run_or_format_is_set_aside_or_refused(tmp_path, monkeypatch):
-    state = state_of(Config(seed=1), tmp_path)
-    os.rename(state.path, tmp_path / f"{Config().digest('made up')}{SUFFIX}")
+    saved = checkpoint_of(Config(seed=1), tmp_path)
+    os.rename(saved.path, tmp_path / f"{Config().digest('made up')}{SUFFIX}")
     moved = Checkpoint(tmp_path / f"{Config().digest('made up')}{SUFFIX}")
     with pytest.warns(StoreWarning, match="of another run .* set aside"):
         assert moved.load(CPU) is None
-    state = state_of(Config(), tmp_path, format=0)
+    saved = checkpoint_of(Config(), tmp_path, format=0)
     with pytest.warns(StoreWarning, match="written by an older labkit"):
-        assert state.load(CPU) is None
+        assert saved.load(CPU) is None
     with pytest.raises(StoreError, match="written by a newer labkit"):
-        state_of(Config(), tmp_path, format=10**6).load(CPU)
+        checkpoint_of(Config(), tmp_path, format=10**6).load(CPU)
 
 
 def test_a_checkpoint_is_read_without_executing_anything(tmp_path):
-    state = state_of(Config(), tmp_path)
-    header, _ = state.load(CPU)
-    state.save(header, {"weights": Bomb()})
+    saved = checkpoint_of(Config(), tmp_path)
+    header, _ = saved.load(CPU)
+    saved.save(header, {"weights": Bomb()})
     with pytest.warns(StoreWarning, match="holds more than tensors and plain values.* set aside"):
-        assert state.load(CPU) is None
+        assert saved.load(CPU) is None
 
 
-def test_a_full_disk_stops_checkpoints_and_not_the_training(small, often, tmp_path):
-    config = Config(batch_size=50, epochs=1, lr=0.001)
-    state = Checkpoint(tmp_path / f"{config.digest('small')}{SUFFIX}")
+def test_a_full_disk_stops_checkpoints_and_not_the_training(tiny, often, tmp_path, uninterrupted):
+    config = Config(batch_size=16, epochs=1, lr=0.001)
+    full = Checkpoint(tmp_path / f"{config.digest('small')}{SUFFIX}")
     with RestrictedFileSize(10**6), pytest.warns(StoreWarning, match="no checkpoint") as said:
-        run = train_run(config, small, CPU, checkpoint=state)
+        run = train_run(config, tiny, CPU, checkpoint=full)
     assert len(said) == 1 and "File too large" in str(said[0].message)
-    assert torture.same(run, train_run(config, small, CPU))
+    assert torture.same(run, uninterrupted(config))
     assert list(tmp_path.iterdir()) == []  # no half a file
 
 
 def test_checkpoints_are_seldom_on_a_slow_disk_and_frequent_on_a_fast_one(tmp_path, monkeypatch):
-    state = Checkpoint(tmp_path / "x")
-    now = state.last
+    saved = Checkpoint(tmp_path / "x")
+    now = saved.last
     monkeypatch.setattr("time.monotonic", lambda: now)
-    assert not state.due()
+    assert not saved.due()
     now += 46
-    assert state.due()
-    state.cost = 3.0
-    assert not state.due()
+    assert saved.due()
+    saved.cost = 3.0
+    assert not saved.due()
     now += 105  # three seconds are two per cent of 150
-    assert state.due()
+    assert saved.due()
 
 
-def test_a_retraining_goes_on_from_its_own_checkpoint_alone(small, often, monkeypatch, own_store):
-    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
+@pytest.fixture
+def tiny_data(tiny, monkeypatch):
+    """Every dataset is the tiny one."""
+    monkeypatch.setattr("labkit.core.data.load", lambda name: tiny)
     monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
-    config = Config(batch_size=50, epochs=2, lr=0.001)
+
+
+def test_a_retraining_goes_on_from_its_own_checkpoint_alone(
+    tiny, tiny_data, dated, monkeypatch, own_store
+):
+    config = Config(batch_size=16, epochs=2, lr=0.001)
     path = own_store / f"{config.digest('small')}{SUFFIX}"
     own_store.mkdir()
-    dates = iter([f"2026-01-01T00:00:0{second}+00:00" for second in range(10)])
-    provenance = training.provenance
-    monkeypatch.setattr(
-        training, "provenance", lambda device: provenance(device) | {"date": next(dates)}
-    )
 
     def times_resumed(**options) -> int:
         run = experiment.run(config, device="cpu", log="none", **options)
         return -1 if run.recorded else len(run.provenance.get("resumed", []))
 
-    interrupted(config, small, path, 2, monkeypatch)  # begun at second 0
+    interrupted(config, tiny, path, 2, monkeypatch)  # begun at second 0
     assert times_resumed(retrain="2026-01-01T00:00:01") == 0  # it asks for what is later
     assert times_resumed() == -1 and not path.exists()
-    interrupted(config, small, path, 2, monkeypatch)  # a retraining that was stopped
+    interrupted(config, tiny, path, 2, monkeypatch)  # a retraining that was stopped
     assert times_resumed() == -1 and path.exists()
     assert times_resumed(retrain=True) == 1
     assert times_resumed(retrain=True) == 0
     assert not path.exists()
 
 
-def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
+def test_a_long_retraining_goes_on_too(tiny, tiny_data, dated, monkeypatch, own_store):
     """Its header holds more epochs than fit into 64 kB."""
-    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
-    monkeypatch.setattr(training, "predict", lambda *_: answers)
-    labels = small.test.labels.numpy().astype("u1")
+    monkeypatch.setattr(state, "predict", lambda *_: answers)
+    labels = tiny.test.labels.numpy().astype("u1")
     right = Predictions(labels, labels, np.ones(len(labels), "f4"), labels * 0)
     answers = dict.fromkeys(STATISTICS, dict.fromkeys(("train", "test"), right))
     losses = torch.tensor(1.0)
     monkeypatch.setattr(
-        training, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)
+        state, "fit", lambda _, __, ___, c, done=0: itertools.repeat(losses, c.epochs - done)
     )
     config = Config(batch_size=200, epochs=500)
     experiment.run(config, device="cpu", log="none")
     path = own_store / f"{config.digest('small')}{SUFFIX}"
-    time.sleep(1.1)  # dates are in seconds
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "EVERY", 0.0)
-        patch.setattr(checkpoint, "OVERHEAD", 1e9)
-        patch.setattr(Checkpoint, "due", lambda self: False)
-        due = iter(range(10**6))
-        patch.setattr(Checkpoint, "due", lambda self: next(due) == 400)
-        stopped = Checkpoint.save
-
-        def stop(self, header, state):
-            stopped(self, header, state)
-            raise KeyboardInterrupt
-
-        patch.setattr(Checkpoint, "save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            experiment.run(config, device="cpu", log="none", retrain=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(401, patch)
+        experiment.run(config, device="cpu", log="none", retrain=True)
     assert path.read_bytes().index(b"\n", 65) > 1 << 16
     assert checkpoint.read_header(path)["iterations"] == [401, 1, 500]
     statuses = inventory.listing(Store(shipped=None))["status"]
@@ -291,12 +287,8 @@ def test_a_long_retraining_goes_on_too(small, monkeypatch, own_store):
     assert len(again.provenance["resumed"]) == 1
 
 
-def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_not_deleted(
-    small, often, monkeypatch, own_store
-):
-    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
-    config = Config(batch_size=50, epochs=1, lr=0.001)
+def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_not_deleted(tiny_data, often, own_store):
+    config = Config(batch_size=16, epochs=1, lr=0.001)
     experiment.run(config, device="cpu", log="none")
     path = own_store / f"{config.digest('small')}{SUFFIX}"
     path.write_bytes(b"what a later version may write")
@@ -306,10 +298,8 @@ def test_a_checkpoint_that_cannot_be_read_is_set_aside_and_not_deleted(
     assert aside.read_bytes() == b"what a later version may write"
 
 
-def test_a_checkpoint_left_by_a_kill_after_the_end_goes(small, often, monkeypatch, own_store):
-    monkeypatch.setattr("labkit.core.data.load", lambda name: small)
-    monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
-    config = Config(batch_size=50, epochs=1, lr=0.001)
+def test_a_checkpoint_left_by_a_kill_after_the_end_goes(tiny_data, often, monkeypatch, own_store):
+    config = Config(batch_size=16, epochs=1, lr=0.001)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "remove", lambda self: None)
         experiment.run(config, device="cpu", log="none")
@@ -347,53 +337,52 @@ def test_too_little_memory_is_a_sentence_with_the_setting_to_lower(tmp_path):
     ), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "lower batch_size"),
-        (MemoryError(), "lower batch_size"),
-        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "was lost"),
-        (RuntimeError("CUDA error: device-side assert triggered\nmore"), "was lost"),
-    ],
-)
+FAILURES = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "lower batch_size"),
+    (MemoryError(), "lower batch_size"),
+    (torch.AcceleratorError("CUDA error: unspecified launch failure"), "was lost"),
+    (RuntimeError("CUDA error: device-side assert triggered\nmore"), "was lost"),
+]
+
+
 def test_failures_of_the_hardware_keep_the_checkpoint(
-    error, said, small, often, tmp_path, monkeypatch
+    tiny, often, tmp_path, monkeypatch, uninterrupted
 ):
-    config = Config(batch_size=50, epochs=2, lr=0.001)
+    """One after each iteration, and the training goes on every time."""
+    config = Config(batch_size=16, epochs=2, lr=0.001)
     path = tmp_path / f"{config.digest('small')}{SUFFIX}"
+    for error, said in FAILURES:
 
-    def failing(model, optimizer, data, config, done=0):
-        for number, loss in enumerate(fit(model, optimizer, data, config, done)):
-            if number == 3:
-                raise error
-            yield loss
+        def failing(*arguments, error=error):
+            yield next(fit(*arguments))
+            raise error
 
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "fit", failing)
-        with pytest.raises(DeviceError, match=said):
-            train_run(config, small, CPU, checkpoint=Checkpoint(path))
-    assert torture.same(
-        train_run(config, small, CPU, checkpoint=Checkpoint(path)), train_run(config, small, CPU)
-    )
+        with monkeypatch.context() as patch:
+            patch.setattr(state, "fit", failing)
+            with pytest.raises(DeviceError, match=said):
+                train_run(config, tiny, CPU, checkpoint=Checkpoint(path))
+    run = train_run(config, tiny, CPU, checkpoint=Checkpoint(path))
+    assert torture.same(run, uninterrupted(config))
+    assert len(run.provenance["resumed"]) == len(FAILURES)
 
 
-def test_other_errors_are_not_taken_for_the_hardwares(small, monkeypatch):
+def test_other_errors_are_not_taken_for_the_hardwares(tiny, monkeypatch):
     def failing(*_):
         raise RuntimeError("shapes do not match")
         yield
 
-    monkeypatch.setattr(training, "fit", failing)
+    monkeypatch.setattr(state, "fit", failing)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        train_run(Config(epochs=1), small, CPU)
+        train_run(Config(epochs=1), tiny, CPU)
 
 
 def test_a_checkpoint_header_can_be_read_alone_and_never_fails(tmp_path):
-    state = state_of(Config(), tmp_path)
-    assert checkpoint.read_header(state.path)["iterations"] == [3, 5, 50]
+    saved = checkpoint_of(Config(), tmp_path)
+    assert checkpoint.read_header(saved.path)["iterations"] == [3, 5, 50]
     for content in (b"", b"\n\n", b"x\n{", b"x\n[1]\n", bytes(500)):
-        state.path.write_bytes(content)
-        assert checkpoint.read_header(state.path) == {}
-        assert state.started() == ""
+        saved.path.write_bytes(content)
+        assert checkpoint.read_header(saved.path) == {}
+        assert saved.started() == ""
     assert checkpoint.read_header(tmp_path / "none") == {}
-    assert json.dumps(checkpoint.read_header(state.path)) == "{}"
+    assert json.dumps(checkpoint.read_header(saved.path)) == "{}"
     assert Store(tmp_path, shipped=None).get(Config().digest("made up")) is None

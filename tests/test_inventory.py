@@ -25,7 +25,7 @@ def store(own_store, monkeypatch):
     store.save(made_up_run(wrong={(2, 7): 5}))
     with monkeypatch.context() as patch:
         patch.setattr("labkit.core.config.TRAINING_VERSION", 0)
-        patch.setattr("labkit.store.folder.TRAINING_VERSION", 0)
+        patch.setattr("labkit.store.record.TRAINING_VERSION", 0)
         store.save(made_up_run(seed=1))
     damaged = store.save(made_up_run(seed=2))
     (store.folder / f"{damaged.digest}.json").write_text("{")
@@ -91,6 +91,19 @@ def test_a_run_that_is_being_trained_is_said_to_be(store):
         assert isinstance(refused.exception, LabkitError)
         assert "is being trained now" in str(refused.exception)
     assert listing(store).set_index("record")["status"][name] == "partial, 30% done"
+
+
+def test_a_folder_with_nothing_but_damaged_files_is_listed(own_store):
+    own_store.mkdir()
+    (own_store / "x.json").write_text("{")
+    assert overview(listing(Store(shipped=None))).iloc[0, :5].tolist() == [
+        "x",
+        "",
+        "",
+        "damaged",
+        "",
+    ]
+    assert "x.json is damaged: " in labkit().output
 
 
 def test_no_runs_is_a_sentence():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import torture
 from conftest import load
+from helpers import train_run
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
@@ -18,10 +19,9 @@ from labkit.core.config import Config
 from labkit.core.data import Data
 from labkit.core.evaluate import calibration, evaluate, predict, recalibrate, twin_of
 from labkit.core.measures import CONFIDENCE_EDGES, MEASURES, RECALIBRATED, RUNNING, sample_size
-from labkit.lab import graphs
+from labkit.lab import diagnostics, graphs
 from labkit.lab import slim as slimming
 from labkit.lab.diagnostics import Diagnostics, moments
-from labkit.lab.training import train_run
 
 CPU = torch.device("cpu")
 
@@ -49,11 +49,11 @@ def diagnosed(model, data, config=None, updates=10, done=0):
 # ------------------------------------------------------------------------ gradients and updates
 
 
-def test_gradients_are_those_of_autograd_on_torchs_own_layers(small):
-    data, plain = watched(small), models.build(Config(activation="tanh"))
+def test_gradients_are_those_of_autograd_on_torchs_own_layers(tiny):
+    data, plain = watched(tiny), models.build(Config(activation="tanh"))
     slim = slimming.slim(copy.deepcopy(plain))
     found = diagnosed(slim, data)
-    pairs = zip(small.train.images, small.train.labels, strict=True)
+    pairs = zip(tiny.train.images, tiny.train.labels, strict=True)
     labels = {image.numpy().tobytes(): label for image, label in pairs}
     gradients = []
     for images, prepared in data.given:
@@ -61,8 +61,8 @@ def test_gradients_are_those_of_autograd_on_torchs_own_layers(small):
         plain.zero_grad()
         F.cross_entropy(plain.train()(prepared), targets).backward()
         gradients.append({name: p.grad.clone() for name, p in plain.named_parameters()})
-    assert [len(images) for images, _ in data.given] == [30] * 4  # 120 images
-    assert len({image.numpy().tobytes() for images, _ in data.given for image in images}) == 120
+    assert [len(images) for images, _ in data.given] == [10] * 4  # 40 images
+    assert len({image.numpy().tobytes() for images, _ in data.given for image in images}) == 40
     mean = {name: sum(g[name] for g in gradients) / 4 for name in gradients[0]}
     weights = found.layers["weights"]
     expected = [mean[f"{name}.weight"].norm() for name in weights]
@@ -74,21 +74,21 @@ def test_gradients_are_those_of_autograd_on_torchs_own_layers(small):
     small_square, large = np.mean([square(g) for g in gradients]), square(mean)
     # Appendix A.1: |G|² = (B|G_B|² − b|G_b|²)/(B − b), tr Σ = (|G_b|² − |G_B|²)/(1/b − 1/B)
     assert float(found.table["gradient_square"][0]) == pytest.approx(
-        (120 * large - 30 * small_square) / 90, rel=2e-3
+        (40 * large - 10 * small_square) / 30, rel=2e-3
     )
     assert float(found.table["gradient_variance"][0]) == pytest.approx(
-        (small_square - large) / (1 / 30 - 1 / 120), rel=2e-3
+        (small_square - large) / (1 / 10 - 1 / 40), rel=2e-3
     )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_relative_update_is_what_a_step_changes(small, optimizer):
+def test_a_relative_update_is_what_a_step_changes(tiny, optimizer):
     config = Config(optimizer=optimizer, lr=0.01)
     model = slimming.slim(models.build(config))
     adam = train.make_optimizer(model, config)
-    found = diagnosed(model, small, config)
+    found = diagnosed(model, tiny, config)
     before = {name: w.detach().double().numpy().copy() for name, w in model.named_parameters()}
-    train.step(model, adam, small, config, torch.arange(64))
+    train.step(model, adam, tiny, config, torch.arange(16))
     found.after(1)
     after = {name: w.detach().double().numpy() for name, w in model.named_parameters()}
     names = [f"{name}.weight" for name in found.layers["weights"]]
@@ -135,7 +135,7 @@ def test_the_noise_scale_is_right_where_it_is_known():
 # ------------------------------------------------------- dead, saturated, silent, and the lag
 
 
-def test_units_that_are_dead_by_construction_are_counted(small):
+def test_units_that_are_dead_by_construction_are_counted(tiny):
     model = models.build(Config())
     with torch.no_grad():
         for norm, channels in (
@@ -146,23 +146,23 @@ def test_units_that_are_dead_by_construction_are_counted(small):
             norm.weight[:channels], norm.bias[:channels] = 0, -1
         model.layer4[1].bn2.weight.zero_()
         model.layer4[1].bn2.bias.fill_(-1e6)
-    found = diagnosed(model, small)
+    found = diagnosed(model, tiny)
     dead = dict(zip(found.layers["activations"], found.table["dead"][0].tolist(), strict=True))
     assert dead["conv1"] == 16 / 64 and dead["layer1.0.conv1"] == 48 / 64
     assert dead["layer3.1.conv1"] == pytest.approx(1 / 256)
     assert dead["layer4.1.conv2"] == 1 and dead["layer4.1.conv1"] == 0
     assert len(dead) == 17  # as many as layers with weights, but for the last and the shortcuts
     assert found.table["silenced"][0] == 1  # then nothing but the bias answers
-    answers = evaluate(model, small, small.test, "mean-std")
+    answers = evaluate(model, tiny, tiny.test, "mean-std")
     assert answers.silent.all() and len(set(answers.confidence.tolist())) == 1
     bias = model.fc.bias.softmax(0)
     assert answers.confidence[0] == pytest.approx(float(bias.detach().max()), rel=1e-6)
-    other = evaluate(models.build(Config()), small, small.test, "mean-std")
+    other = evaluate(models.build(Config()), tiny, tiny.test, "mean-std")
     assert not other.silent.any()
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
-def test_saturated_outputs_are_counted(small, activation):
+def test_saturated_outputs_are_counted(tiny, activation):
     """Normalised inputs are nearly normal; where the derivative is 5 %, and how often, follows."""
     from scipy import optimize, stats
 
@@ -176,7 +176,7 @@ def test_saturated_outputs_are_counted(small, activation):
         model.bn1.weight.fill_(3 * edge)
         model.layer1[0].bn1.weight.fill_(1e-3)
         model.layer1[1].bn1.bias.fill_(50)
-    found = diagnosed(model, small)
+    found = diagnosed(model, tiny)
     shares = found.table["saturated"][0].tolist()
     saturated = dict(zip(found.layers["activations"], shares, strict=True))
     assert saturated["layer1.0.conv1"] == 0 and saturated["layer1.1.conv1"] == 1
@@ -184,9 +184,9 @@ def test_saturated_outputs_are_counted(small, activation):
     assert "dead" not in found.table
 
 
-def test_the_lag_is_zero_for_the_probes_own_statistics(small):
+def test_the_lag_is_zero_for_the_probes_own_statistics(tiny):
     model = models.build(Config())
-    data = watched(small)
+    data = watched(tiny)
     found = diagnosed(model, data)
     lag = dict(zip(found.layers["normalizations"], found.table["lag"][0].tolist(), strict=True))
     # before the first update the running averages are 0 and 1
@@ -197,10 +197,10 @@ def test_the_lag_is_zero_for_the_probes_own_statistics(small):
     with torch.no_grad():
         model.bn1.running_mean.copy_(mean)
         model.bn1.running_var.copy_(deviation**2)
-    assert diagnosed(model, small).table["lag"][0, 0] < 1e-3
+    assert diagnosed(model, tiny).table["lag"][0, 0] < 1e-3
     with torch.no_grad():
         model.bn1.running_mean.add_(2 * deviation)
-    assert diagnosed(model, small).table["lag"][0, 0] == pytest.approx(2, rel=1e-3)
+    assert diagnosed(model, tiny).table["lag"][0, 0] == pytest.approx(2, rel=1e-3)
 
 
 # --------------------------------------------------------------------------- recalibration
@@ -258,11 +258,13 @@ def test_the_images_for_it_are_fixed_and_every_part_of_them_has_all_classes():
     assert torch.bincount(uneven[calibration(uneven)]).tolist() == [1_500, 500]
 
 
-def test_both_kinds_of_answers_are_recorded_and_counted_like_scikit_learn(small):
-    config = Config(epochs=3, lr=0.001)
-    run = train_run(config, small, CPU)
-    model = trained(config, small)
-    plain = models.build(config)
+@pytest.fixture(scope="module")
+def run(small):
+    return train_run(Config(epochs=2, lr=0.001), small, CPU)
+
+
+def test_both_kinds_of_answers_are_recorded_and_counted_like_scikit_learn(run, small):
+    model, plain = trained(run.config, small), models.build(run.config)
     plain.load_state_dict(model.state_dict())
     twin = twin_of(model)
     recalibrate(twin, small, "mean-std")
@@ -290,11 +292,9 @@ def test_both_kinds_of_answers_are_recorded_and_counted_like_scikit_learn(small)
     assert not np.array_equal(run.counts("train", RUNNING), run.counts("train", RECALIBRATED))
 
 
-def test_between_epochs_the_training_accuracy_is_that_of_a_fixed_part(small):
-    config = Config(epochs=2, lr=0.001)
-    run = train_run(config, small, CPU)
-    model = trained(config.replace(epochs=1), small)  # the first of two epochs
-    answers = predict(model, twin_of(model), small, config, whole=False)
+def test_between_epochs_the_training_accuracy_is_that_of_a_fixed_part(run, small):
+    model = trained(run.config.replace(epochs=1), small)  # the first of two epochs
+    answers = predict(model, twin_of(model), small, run.config, whole=False)
     assert len(answers[RUNNING]["train"].labels) == sample_size(120) == 60
     for statistics in answers:
         for split in ("train", "test"):
@@ -320,21 +320,34 @@ def test_moments_are_dense_at_first_and_fewer_in_short_trainings(updates, batch_
     assert moments(1, 4) == moments(6, 50) == [0]
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """The run of a training without moments and without accuracies between epochs."""
+
+    def train(config, data, device):
+        with monkeypatch.context() as patch:
+            patch.setattr(diagnostics, "moments", lambda *_: [])
+            return train_run(config.replace(epoch_accuracy=False), data, device)
+
+    return train
+
+
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "gelu"])
-def test_measuring_changes_nothing_that_is_trained(small, activation):
-    config = Config(activation=activation, batch_size=25, epochs=2, lr=0.01)
-    measured = train_run(config, small, CPU)
-    bare = train_run(config.replace(epoch_accuracy=False), small, CPU, diagnose=False)
+def test_measuring_changes_nothing_that_is_trained(tiny, activation, monkeypatch, unmeasured):
+    config = Config(activation=activation, batch_size=16, epochs=2, lr=0.01)
+    bare = unmeasured(config, tiny, CPU)
+    monkeypatch.setattr(diagnostics, "moments", lambda *_: [0, 1, 3])
+    measured = train_run(config, tiny, CPU)
     assert measured.iteration_loss.tobytes() == bare.iteration_loss.tobytes()
     assert measured.test_confidence.tobytes() == bare.test_confidence.tobytes()
     assert measured.confidence().tobytes() == bare.confidence().tobytes()
     kinds = {"relu": {"dead"}, "sigmoid": {"saturated"}, "gelu": set()}[activation]
     assert {"dead", "saturated"} & measured.measures.keys() == kinds
+    assert measured.measure("update").tolist() == [0, 1, 3]
     assert "lag" not in bare.measures and not bare.layers
 
 
-def test_every_array_is_as_its_measure_says(small):
-    run = train_run(Config(epochs=2), small, CPU)
+def test_every_array_is_as_its_measure_says(run):
     sizes = {axis: len(names) for axis, names in run.layers.items()}
     sizes |= {"answers": 50, "images": 120, "right": 2, "bins": len(CONFIDENCE_EDGES) - 1}
     sizes["moments"] = len(run.measure("update"))
@@ -346,26 +359,26 @@ def test_every_array_is_as_its_measure_says(small):
     assert run.layers["weights"][0] == "conv1" and run.layers["weights"][-1] == "fc"
 
 
-def test_a_run_that_diverges_keeps_what_was_measured_before(small):
-    run = train_run(Config(lr=1e30, epochs=3, batch_size=20), small, CPU)
+def test_a_run_that_diverges_keeps_what_was_measured_before(tiny):
+    run = train_run(Config(lr=1e30, epochs=3, batch_size=20), tiny, CPU)
     assert run.diverged and not len(run.predicted()) and np.isnan(run.accuracy("test"))
     assert run.measure("update").tolist()[0] == 0
     assert np.isfinite(run.measure("gradient_norm")[0]).all()
 
 
-def test_numbers_are_kept_to_a_twentieth_of_a_percent(small):
-    found = diagnosed(models.build(Config()), small)
+def test_numbers_are_kept_to_a_twentieth_of_a_percent(tiny):
+    found = diagnosed(models.build(Config()), tiny)
     kept = found.arrays()["weight_norm"][0]
     exact = found.table["weight_norm"][0].numpy()
     assert np.allclose(kept, exact, rtol=2**-12) and (kept.view(np.uint32) & 0xFFF == 0).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_a_gpu_too_measuring_changes_nothing(small):
+def test_on_a_gpu_too_measuring_changes_nothing(small, unmeasured):
     cuda = torch.device("cuda")
     config = Config(batch_size=25, epochs=2, lr=0.001)
     measured, again = (train_run(config, small, cuda) for _ in range(2))
-    bare = train_run(config.replace(epoch_accuracy=False), small, cuda, diagnose=False)
+    bare = unmeasured(config, small, cuda)
     assert torture.same(measured, again)
     assert measured.iteration_loss.tobytes() == bare.iteration_loss.tobytes()
     cpu = train_run(config, small, CPU)

@@ -5,14 +5,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import papermill
 import pytest
+from alterations import RECORDS
 
 from labkit.core.values import ConfigError
 from labkit.report.build import NOTEBOOKS, notebook_folder
 from labkit.report.notebook import assigned, check_injected
+from labkit.report.verify import source
 
 FOLDER = notebook_folder()
 PATHS = [FOLDER / f"{name}.ipynb" for name in NOTEBOOKS]
@@ -69,20 +72,37 @@ def papermill_run(tmp_path: Path, name: str, *options: str) -> subprocess.Comple
     """The command as a user would give it, from another folder."""
     command = [sys.executable, "-m", "papermill", FOLDER / f"{name}.ipynb", "out.ipynb", *options]
     command += ["-p", "dataset", "mnist-5k"]
-    environment = os.environ | {"LABKIT_SMOKE": "1"}
+    runs = f"{os.environ['LABKIT_RUNS']}{os.pathsep}{RECORDS}"
+    environment = os.environ | {"LABKIT_SMOKE": "1", "LABKIT_RUNS": runs}
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
 
-def test_papermill_runs_the_learning_rate_notebook_from_any_folder(tmp_path, own_store):
-    done = papermill_run(tmp_path, "03_lr", "-p", "lr", "0.05", "-p", "batchsize", "64")
-    assert done.returncode != 0  # papermill only warns of a parameter that is not there
-    assert "there is no parameter 'batchsize'" in done.stderr
-    done = papermill_run(tmp_path, "03_lr", "-p", "lr", "fast")
-    assert done.returncode != 0
-    assert "lr is 'fast'; it must be a number above 0." in done.stderr
-    assert not own_store.exists()  # nothing was trained by either
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        # papermill only warns of a parameter that is not there
+        (["lr", "0.05", "batchsize", "64"], "there is no parameter 'batchsize'"),
+        (["lr", "fast"], "lr is 'fast'; it must be a number above 0."),
+    ],
+)
+def test_a_notebook_refuses_a_parameter_before_anything_is_trained(
+    options, said, own_store, monkeypatch
+):
+    values = dict(zip(options[::2], options[1::2], strict=True))
+    ran: list[str] = []
+    shell = SimpleNamespace(user_ns={"In": ran})
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    scope: dict[str, object] = {}
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        for cell in source("03_lr", values).cells:
+            if cell.cell_type == "code":
+                ran.append(cell.source)
+                exec(cell.source, scope)
+    assert "runs" not in scope and not own_store.exists()
 
-    done = papermill_run(tmp_path, "03_lr", "-p", "lr", "0.1")
+
+def test_papermill_runs_a_notebook_from_any_folder(tmp_path, own_store):
+    done = papermill_run(tmp_path, "03_lr", "-p", "lr", "1e-1")
     assert done.returncode == 0, done.stderr
     out = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     text = "\n".join(
@@ -92,7 +112,7 @@ def test_papermill_runs_the_learning_rate_notebook_from_any_folder(tmp_path, own
     )
     assert "Smoke run" in text
     assert "lr 0.1 against lr 0.01" in text
-    assert len(list(own_store.glob("*.json"))) == 2
+    assert not list(own_store.glob("*.json"))  # both were on record
 
 
 def test_an_injected_parameter_must_be_one_that_the_notebook_has():

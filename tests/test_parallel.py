@@ -16,6 +16,7 @@ import torch
 import torture
 from helpers import made_up_run
 
+from labkit.core import model as models
 from labkit.core.config import Config, vary
 from labkit.core.data import CHECKSUMS
 from labkit.lab import experiment, workers
@@ -31,26 +32,39 @@ def worth_it(monkeypatch):
     monkeypatch.setattr(workers, "processes", lambda runs: min(runs, 2))
 
 
-def test_processes_give_the_runs_that_one_process_gives(worth_it, own_store, tmp_path, capfd):
-    together = experiment.run_all(SETTINGS, seeds=1, device="cpu")
+@pytest.fixture
+def small_trainings(monkeypatch, tmp_path):
+    """Trainings, in this process and in others, are those of `torture.prepare`."""
+    tiny = torture.small_data(torture.IMAGES)
+    monkeypatch.setattr("labkit.core.data.load", lambda name: tiny)
+    monkeypatch.setitem(models.ACTIVATION_MODULES, "relu", torture.dropping)
+    monkeypatch.setattr(workers, "COMMAND", torture.command("one", tmp_path / "runs", 1e9))
+
+
+def test_processes_give_the_runs_that_one_process_gives(
+    worth_it, small_trainings, own_store, tmp_path, capfd
+):
+    settings = vary(torture.CONFIG.replace(epochs=2), lr=[0.001, 0.01])
+    for config in settings.values():  # a retraining takes the place of what was there
+        older = made_up_run(losses=(1.0, 0.5))
+        sha256 = CHECKSUMS[config.dataset]
+        Store().save(dataclasses.replace(older, config=config, data_sha256=sha256))
+    together = experiment.run_all(settings, seeds=1, device="cpu", retrain=True)
     said = capfd.readouterr().out
     assert "2 runs to train, 2 at a time" in said
-    assert said.count("seed 0: Train Epoch: 0 Loss: ") == 2
-    with threads(max(torch.get_num_threads() // 2, 1)):
-        for label, config in SETTINGS.items():
-            (run,) = together[label]
-            assert not run.recorded and run.config == config
-            own = Store(tmp_path / "own")
+    assert said.count("seed 0: Train Epoch: 1 Loss: ") == 2
+    for label, config in settings.items():
+        (run,) = together[label]
+        assert not run.recorded and run.config == config
+        assert run.provenance["date"] > older.provenance["date"]
+        own = Store(tmp_path / "own")
+        with threads(max(torch.get_num_threads() // 2, 1)):
             experiment.run(config, device="cpu", log="none", store=own)
-            assert torture.same(run, own.get(run.digest))
-    again = experiment.run_all(SETTINGS, seeds=1, device="cpu")
-    assert all(run.recorded for group in again.values() for run in group)
+        assert torture.same(run, own.get(run.digest))
+    again = experiment.run_all(settings, seeds=1, device="cpu")
+    for label, (run,) in again.items():
+        assert run.recorded and torture.same(run, together[label][0])
     assert not list(own_store.glob("*.checkpoint"))
-    first = again["lr 0.001"][0].provenance["date"]
-    time.sleep(1)
-    retrained = experiment.run_all(SETTINGS, device="cpu", retrain=True, log="none")
-    assert retrained["lr 0.001"][0].provenance["date"] > first
-    assert torture.same(retrained["lr 0.001"][0], together["lr 0.001"][0])
 
 
 def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
@@ -64,7 +78,7 @@ def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
     assert [run.config for run in made] == list(SETTINGS.values())
     store.save(made[0])
     Store(tmp_path / "shipped", shipped=None).save(made[1])
-    runs = workers.in_processes(SETTINGS.values(), 1, CHECKSUMS, store, "epoch", False)
+    runs = workers.in_processes(SETTINGS.values(), 1, store, "epoch", False)
     assert len(runs) == 2
     said = capsys.readouterr().out
     assert said.count("recorded 2026-01-02") == 2 and "Train Epoch" not in said
@@ -73,36 +87,42 @@ def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The three runs of a `run_all` that was never interrupted."""
-    runs, _ = torture.reference_of_all(tmp_path_factory.mktemp("whole") / "runs")
-    return runs
+    """The runs of a `run_all` that was never interrupted."""
+    return torture.reference_of_all(tmp_path_factory.mktemp("whole") / "runs")
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + torture.PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_the_last_run_missing_ends_with_the_bits_it_has_beside_others(whole, tmp_path):
+def test_the_last_run_missing_ends_with_the_bits_it_has_beside_others(whole, tmp_path, chance):
     runs = tmp_path / "runs"
     parent = torture.start(runs, "all", seconds=1e9)  # no checkpoints
-    wait_for(lambda: len(list(runs.glob("*.json"))) == 2)
-    parent.kill()
-    parent.communicate()
-    assert [run for run, _ in torture.of_all(runs)].count(None) == 1
+    wait_for(lambda: list(runs.glob("*.json")))
+    parent.send_signal(chance.choice(torture.SIGNALS))
+    parent.communicate(timeout=torture.PATIENCE)
+    torture.assert_no_orphans(runs)
     assert not list(runs.glob("*.checkpoint"))
+    kept = min(runs.glob("*.json")).stem
+    for path in runs.glob("*.*"):
+        if not path.name.startswith((kept, ".locks")):
+            path.unlink()  # the other one may just have been done too
+    assert [run for run, _ in torture.of_all(runs)].count(None) == 1
     torture.finish(torture.start(runs, "all", seconds=1e9))
     assert torture.all_same(runs, whole)
 
 
-def test_a_run_whose_process_was_killed_ends_with_the_bits_it_has_there(whole, tmp_path):
-    parent = torture.start(tmp_path / "runs", "all", seconds=1e9)  # no checkpoints
-    wait_for(psutil.Process(parent.pid).children)
-    psutil.Process(parent.pid).children()[0].kill()
+def test_a_run_whose_process_was_killed_ends_with_the_bits_it_has_there(whole, tmp_path, chance):
+    """Here it goes on from the checkpoint of the process that was killed."""
+    runs = tmp_path / "runs"
+    parent = torture.start(runs, "all")
+    wait_for(lambda: torture.files(runs))
+    torture.children(parent)[0].send_signal(chance.choice(torture.SIGNALS))
     torture.finish(parent)
-    assert torture.all_same(tmp_path / "runs", whole)
+    assert torture.all_same(runs, whole)
 
 
 def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, own_store):
@@ -115,7 +135,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
         run = made_up_run(losses=(1.0,) * config.epochs)
         return dataclasses.replace(run, config=config, data_sha256=data.sha256)
 
-    monkeypatch.setattr(experiment, "training", training)
+    monkeypatch.setattr(experiment, "training_steps", training)
     monkeypatch.setattr(workers, "COMMAND", ("false",))
     settings = vary(Config(epochs=5), lr=[0.001, 0.01])
     short = {"short": Config(epochs=4)}  # is worth no process
@@ -149,7 +169,7 @@ def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path
         yield
         return made_up_run(losses=(1.0,), lr=config.lr)
 
-    monkeypatch.setattr(experiment, "training", training)
+    monkeypatch.setattr(experiment, "training_steps", training)
     with pytest.warns(StoreWarning, match=r"failed \(no such library\); it is trained in this"):
         runs = experiment.run_all(SETTINGS, device="cpu", log="none")
     assert trained == [0.001, 0.01] and [len(group) for group in runs.values()] == [1, 1]
@@ -168,7 +188,7 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
         def training(*_):
             yield
             return dataclasses.replace(Store().get(DIGEST), checksum="")
-        Store.save, experiment.training = full, training
+        Store.save, experiment.training_steps = full, training
         worker.child()
     """
     config = Config(epochs=2)
@@ -180,8 +200,8 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
     monkeypatch.setattr(workers, "COMMAND", commands.get(way, (sys.executable, "-c", source)))
     Store().save(older)
     with pytest.warns(StoreWarning, match="process that trained it failed"):
-        trained = workers.in_processes(configs, 1, CHECKSUMS, Store(), "none", True)
-    assert trained == {}
+        trained = workers.in_processes(configs, 1, Store(), "none", True)
+    assert trained == []
 
 
 def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
@@ -192,10 +212,10 @@ def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
     unwritable = Store(tmp_path / "file" / "runs")
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-        assert workers.in_processes(configs, 1, CHECKSUMS, unwritable, "none", False) == {}
-        assert workers.in_processes(configs, 1, CHECKSUMS, Store(), "iteration", False) == {}
+        assert workers.in_processes(configs, 1, unwritable, "none", False) == []
+        assert workers.in_processes(configs, 1, Store(), "iteration", False) == []
         patch.setattr(workers, "WORTH", 4001)
-        assert workers.in_processes(configs, 1, CHECKSUMS, Store(), "none", False) == {}
+        assert workers.in_processes(configs, 1, Store(), "none", False) == []
 
 
 def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
@@ -206,8 +226,8 @@ def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
     assert workers.processes(9) == 2
 
 
-@pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_processes_end_with_the_one_that_began_them(chosen, own_store, tmp_path):
+def test_an_interrupt_ends_the_processes_too_and_frees_their_runs(own_store):
+    """A kill does so in `test_the_last_run_missing_ends_with_the_bits_it_has_beside_others`."""
     source = """
         import signal
         from labkit.core.config import Config, vary
@@ -227,17 +247,15 @@ def test_the_processes_end_with_the_one_that_began_them(chosen, own_store, tmp_p
     next(lines), next(lines)
     children = psutil.Process(parent.pid).children()
     assert len(children) == 2
-    parent.send_signal(chosen)
-    said, _ = parent.communicate(timeout=30)
-    assert ("INTERRUPTED" in said) == (chosen == signal.SIGINT)
-    _, alive = psutil.wait_procs(children, timeout=30)
+    parent.send_signal(signal.SIGINT)
+    said, _ = parent.communicate(timeout=torture.PATIENCE)
+    assert "INTERRUPTED" in said
+    _, alive = psutil.wait_procs(children, timeout=torture.PATIENCE)
     assert not alive
-    with contextlib.ExitStack() as held:
-        for lr in (0.001, 0.01, 0.1):
-            digest = Config(epochs=9, lr=lr).digest(CHECKSUMS["mnist-5k"])
-            (own_store / ".locks").mkdir(exist_ok=True)
-            held.enter_context(lock_of(own_store, digest).acquire(timeout=5))
-    assert os.path.isdir(own_store)
+    for lr in (0.001, 0.01, 0.1):
+        digest = Config(epochs=9, lr=lr).digest(CHECKSUMS["mnist-5k"])
+        with lock_of(own_store, digest).acquire(timeout=5):
+            pass
 
 
 def made_up_trainings(steps: list[int], order: list[int]):

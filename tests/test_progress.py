@@ -51,23 +51,20 @@ def test_duration():
     assert duration(187.6) == "3:07"
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_jupyterlab_gets_a_live_curve_and_others_plain_lines(watched, monkeypatch):
-    if watched:
-        monkeypatch.setenv("JPY_SESSION_NAME", "03_lr.ipynb")
-    else:
-        monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+def test_jupyterlab_gets_a_live_curve_and_others_plain_lines(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     source = (
-        "import torch\nfrom labkit import Config\nfrom labkit.lab.progress import track\n"
+        "import os, torch\nfrom labkit import Config\nfrom labkit.lab.progress import track\n"
         "for _ in track([torch.tensor(0.5), torch.tensor(0.2)], "
         "Config(epochs=1), 2, 'epoch'): pass"
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    plain = nbformat.v4.new_code_cell(source)
+    watched = nbformat.v4.new_code_cell(f"os.environ['JPY_SESSION_NAME'] = '03_lr.ipynb'\n{source}")
+    notebook = nbformat.v4.new_notebook(cells=[plain, watched])
     NotebookClient(notebook, kernel_name="python3").execute()
-    outputs = notebook.cells[0].outputs
-    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    text = "".join(o.get("text", "") for o in outputs)
-    assert len(pictures) == watched
-    assert ("Train Epoch: 0 Loss" in text) != watched
-    if watched:
-        assert pictures[0].data["text/plain"].endswith("epoch 0, done")
+    for cell, pictures_expected in zip(notebook.cells, (0, 1), strict=True):
+        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        text = "".join(o.get("text", "") for o in cell.outputs)
+        assert len(pictures) == pictures_expected
+        assert ("Train Epoch: 0 Loss" in text) != bool(pictures_expected)
+    assert pictures[0].data["text/plain"].endswith("epoch 0, done")

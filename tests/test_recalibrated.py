@@ -15,7 +15,8 @@ from labkit import conclusions, plots, tables
 from labkit.core.config import Config
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.judge import claims, stats
-from labkit.store.run import Run, Runs, answered
+from labkit.store.groups import Runs, answered
+from labkit.store.run import Run
 
 SETTINGS = {
     "baseline": {},

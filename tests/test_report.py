@@ -1,5 +1,6 @@
 """`labkit report`: what it refuses, what it writes, and the page in a browser."""
 
+import ast
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from alterations import RECORDS
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from filelock import FileLock
@@ -20,12 +22,12 @@ from helpers import RestrictedFileSize, made_up_run
 from labkit import recipes
 from labkit.__main__ import cli
 from labkit.core.config import Config
-from labkit.core.data import CHECKSUMS
 from labkit.core.values import LabkitError
 from labkit.judge.claims import CLAIMS, OWN_TABLE
 from labkit.lab.provenance import commit
 from labkit.report import build
-from labkit.report.verify import verify
+from labkit.report.page import changed, grouped
+from labkit.report.verify import source, verify
 from labkit.show import remake
 from labkit.store.files import file_sha256
 from labkit.store.folder import Store, lock_of
@@ -97,8 +99,8 @@ def test_provenance_stands_at_the_end(soup):
     footer = soup.find("footer").get_text(" ")
     for word in ("torch", "python", "cpu", "commit", "seconds", "trained now"):
         assert word in footer
-    recorded = len(recipes.settings("mnist"))  # the appendix's
-    said = f"5 of its runs were trained meanwhile, {recorded} were on record"
+    recorded = len(recipes.settings("mnist")) + 4  # the appendix's, and those of the tests
+    said = f"1 of its runs was trained meanwhile, {recorded} were on record"
     assert said in " ".join(footer.split())
 
 
@@ -160,12 +162,10 @@ def test_bad_input_is_a_sentence_and_nothing_runs(options, said, allowed, tmp_pa
     assert (tmp_path / "lab-report.html").read_text() == "the old page"
 
 
-def test_the_command_prints_the_sentence_and_fails(tmp_path):
-    command = [sys.executable, "-m", "labkit", "report", "--epochs", "x", "--output", "out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
+def test_the_command_prints_the_sentence_and_fails(tmp_path, command, capsys):
+    assert command("report", "--epochs", "x", "--output", tmp_path / "out") == 1
     assert (
-        done.stderr
+        capsys.readouterr().err
         == "labkit: epochs is 'x'; it must be a whole number of 1 or more and at most 10000.\n"
     )
     assert not (tmp_path / "out").exists()
@@ -175,7 +175,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "execute", lambda *_: pytest.fail("a notebook ran"))
     (tmp_path / "file").write_text("")
     with pytest.raises(LabkitError, match=r"output folder .* cannot be written"):
-        build.build(tmp_path / "file" / "out")
+        build.write_report(tmp_path / "file" / "out")
 
 
 def test_two_reports_in_one_folder_are_refused(tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_two_reports_in_one_folder_are_refused(tmp_path, monkeypatch):
         FileLock(tmp_path / ".lock"),
         pytest.raises(LabkitError, match="another process writes a report there"),
     ):
-        build.build(tmp_path)
+        build.write_report(tmp_path)
 
 
 def test_a_disk_that_fills_up_is_a_sentence_and_leaves_the_page(tmp_path, monkeypatch):
@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_the_page(tmp_path, monkey
         RestrictedFileSize(2000),
         pytest.raises(LabkitError, match=r"out cannot be written \(File too large\)"),
     ):
-        build.build(out)
+        build.write_report(out)
     assert (out / "lab-report.html").read_text() == "the old page"
 
 
@@ -212,7 +212,7 @@ def test_a_folder_that_is_not_a_reports_own_is_refused(tmp_path, monkeypatch):
     (tmp_path / "notebooks" / "03_lr.ipynb").write_text("mine")
     (tmp_path / "data.csv").write_text("mine")
     with pytest.raises(LabkitError, match=r"not of a report \(data.csv, notebooks\); choose"):
-        build.build(tmp_path)
+        build.write_report(tmp_path)
     assert sorted(tmp_path.rglob("*.*")) == [
         tmp_path / "data.csv",
         tmp_path / "notebooks" / "03_lr.ipynb",
@@ -226,13 +226,13 @@ def test_nothing_is_written_or_deleted_through_a_symbolic_link(place, tmp_path, 
     (out / place).parent.mkdir(exist_ok=True)
     (out / place).symlink_to(mine)
     with pytest.raises(LabkitError, match="is a symbolic link"):
-        build.build(out)
+        build.write_report(out)
     assert len(list(mine.iterdir())) == 2
 
 
 def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monkeypatch):
     out = made_of([SHOWS], tmp_path, monkeypatch)
-    page = build.build(out)
+    page = build.write_report(out)
     first = build.evidence(page)
     mine = [
         out / "notes.txt",
@@ -242,7 +242,7 @@ def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monk
     for path in mine:
         path.write_text("mine")
     page.write_text("my page")
-    build.build(out)
+    build.write_report(out)
     assert [path.read_text() for path in mine] == ["mine"] * 3
     (kept,) = out.glob("*-replaced.html")
     assert kept.read_text() == "my page"
@@ -253,16 +253,16 @@ def test_what_the_user_put_beside_a_report_or_changed_in_it_stays(tmp_path, monk
 def test_what_the_user_put_into_an_unfinished_report_or_changed_in_it_stays(tmp_path, monkeypatch):
     out = made_of(["x / 0", SHOWS], tmp_path, monkeypatch)
     with pytest.raises(LabkitError, match="did not finish"):
-        build.build(out)
+        build.write_report(out)
     (out / "unfinished" / "notebooks" / "own.ipynb").write_text("mine")
     (out / "unfinished" / "notebooks" / "02_part.ipynb").write_text("mine too")
     for _ in range(2):
         with pytest.raises(LabkitError, match="did not finish"):
-            build.build(out)
+            build.write_report(out)
     repaired = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWS)], metadata=PYTHON)
     nbformat.write(repaired, tmp_path / "01_part.ipynb")
     for _ in range(2):
-        build.build(out)
+        build.write_report(out)
     kept = [path.read_text() for path in out.rglob("*.ipynb")]
     assert kept.count("mine") == kept.count("mine too") == 1
     assert verify(out).problems == []
@@ -337,22 +337,52 @@ def test_whenever_publishing_is_killed_there_is_a_page_with_its_evidence(short_r
     assert whole(folder) == f"{before}2" and not (folder / before).exists()
 
 
-def made_of(sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A report's folder with an old page; its notebooks will have one code cell each."""
+def made_of(
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernels: bool = False
+) -> Path:
+    """A report's folder with an old page; its notebooks will have one code cell each.
+
+    Without `kernels` they are executed here, in no time.
+    """
     plans = {}
-    for number, source in enumerate(sources, start=1):
+    for number, code in enumerate(sources, start=1):
         name = f"0{number}_part"
         cells = [nbformat.v4.new_markdown_cell(f"# Part {number}")]
         cells += [nbformat.v4.new_code_cell("dataset, epochs = '', 0")]
         cells[1].metadata["tags"] = ["parameters"]
-        cells += [nbformat.v4.new_code_cell(part) for part in source.split("---\n")]
+        cells += [nbformat.v4.new_code_cell(part) for part in code.split("---\n")]
         nbformat.write(
             nbformat.v4.new_notebook(cells=cells, metadata=PYTHON), tmp_path / f"{name}.ipynb"
         )
         plans[name] = {"dataset": "mnist-5k", "epochs": 5}
     monkeypatch.setattr(build, "notebook_folder", lambda: tmp_path)
     monkeypatch.setattr(build, "plan", lambda *_: plans)
+    if not kernels:
+        monkeypatch.setattr(build, "execute", execute_here)
     return old_report(tmp_path / "out")
+
+
+def execute_here(name: str, values: dict[str, object], target: Path) -> str:
+    """`build.execute` without a kernel."""
+    executed, scope, reason = source(name, values), {}, ""
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        *body, last = ast.parse(cell.source).body
+        value = isinstance(last, ast.Expr)
+        try:
+            exec(compile(ast.Module(body if value else [*body, last], []), name, "exec"), scope)
+            shown = (
+                eval(compile(ast.Expression(last.value), name, "eval"), scope) if value else None
+            )
+        except Exception as error:
+            reason = f"notebook {name} failed: {error!r}."
+            break
+        cell.execution_count = number
+        if shown is not None:
+            data = shown._repr_mimebundle_()
+            cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=number)]
+    nbformat.write(executed, target)
+    return reason
 
 
 PYTHON = {"language_info": {"name": "python"}}
@@ -361,9 +391,9 @@ SHOWS = "from labkit import conclusions\nconclusions.printed('3.1')"
 
 def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, monkeypatch):
     sources = [SHOWS, f"{SHOWS}\n---\nx = 1\nx / 0\n---\n{SHOWS}", "y / 0", SHOWS]
-    out = made_of(sources, tmp_path, monkeypatch)
+    out = made_of(sources, tmp_path, monkeypatch, kernels=True)
     with pytest.raises(LabkitError) as caught:
-        build.build(out)
+        build.write_report(out)
     said = str(caught.value)
     assert "2 of 4 notebooks did not finish" in said and "The page was not replaced" in said
     assert "notebook 02_part failed in cell 5 (x = 1): ZeroDivisionError: division by zero." in said
@@ -383,10 +413,11 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
     assert not [pre for pre in soup.find_all("pre") if not pre.find_parent("details")]
     assert verify(draft).problems == []
 
+    monkeypatch.setattr(build, "execute", execute_here)
     repaired = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHOWS)], metadata=PYTHON)
     for name in ("02_part", "03_part"):
         nbformat.write(repaired, tmp_path / f"{name}.ipynb")
-    assert build.build(out) == out / "lab-report.html"
+    assert build.write_report(out) == out / "lab-report.html"
     names = {path.name for path in out.iterdir() if path.name != ".lock"}
     assert names == {"lab-report.html", build.evidence(out / "lab-report.html").name}
     assert verify(out).problems == []
@@ -394,57 +425,78 @@ def test_a_failing_notebook_leaves_the_page_and_the_others_still_run(tmp_path, m
 
 
 def test_a_dead_kernel_leaves_the_page_and_names_the_cell(tmp_path, monkeypatch):
-    out = made_of(["import os; os._exit(1)"], tmp_path, monkeypatch)
+    out = made_of(["import os; os._exit(1)\n---\n1"], tmp_path, monkeypatch, kernels=True)
     with pytest.raises(LabkitError, match="01_part failed: its kernel died in cell 4"):
-        build.build(out)
+        build.write_report(out)
     assert (out / "lab-report.html").read_text() == "the old page"
 
 
+#: A notebook that trains until it is stopped, and the command that runs it in a report.
+TRAINS = """
+import signal
+from labkit.store.folder import Store
+with Store().claim("0123456789ab"):
+    print("training", flush=True)
+    signal.pause()
+"""
+REPORT = """
+import sys
+from pathlib import Path
+from labkit.__main__ import main
+from labkit.report import build
+folder = Path(sys.argv.pop())
+build.notebook_folder = lambda: folder
+build.plan = lambda *_: dict.fromkeys(["01_part", "02_part"], {"dataset": "mnist-5k", "epochs": 5})
+main()
+"""
+
+
 @pytest.mark.parametrize("chosen", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_report_that_is_stopped_leaves_the_page_and_says_partial(chosen, tmp_path, own_store):
-    old_report(tmp_path / "out")
+def test_a_report_that_is_stopped_leaves_the_page_and_says_partial(
+    chosen, tmp_path, own_store, monkeypatch
+):
+    out = made_of([TRAINS, SHOWS], tmp_path, monkeypatch)
     child = subprocess.Popen(
-        [sys.executable, "-m", "labkit", "report", "--output", "out"],
-        cwd=tmp_path,
+        [sys.executable, "-c", REPORT, "report", "--output", out, tmp_path],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    for line in child.stdout:
-        if "training" in line:
-            break
+    said = "".join(itertools.takewhile(lambda line: "training" not in line, child.stdout))
     child.send_signal(chosen)
-    said = "".join(child.communicate(timeout=60))
+    said += "".join(child.communicate(timeout=60))
     assert child.returncode != 0 and "Traceback" not in said
-    assert (tmp_path / "out" / "lab-report.html").read_text() == "the old page"
-    draft = tmp_path / "out" / "unfinished"
+    assert (out / "lab-report.html").read_text() == "the old page"
+    draft = out / "unfinished"
     manifest = json.loads((draft / "manifest.json").read_text())
     assert manifest["status"] == "partial"
-    assert {part["status"] for part in manifest["notebooks"].values()} == {"partial", "not run"}
+    assert [part["status"] for part in manifest["notebooks"].values()] == ["partial", "not run"]
     assert "Partial" in (draft / "lab-report.html").read_text(encoding="utf-8")
-    lock = lock_of(own_store, Config(epochs=5).digest(CHECKSUMS["mnist-5k"]))
+    lock = lock_of(own_store, "0123456789ab")
     lock.acquire(timeout=30)  # its kernel has stopped as well
     lock.release()
 
 
 def test_a_run_that_changed_meanwhile_makes_the_page_stale():
     first, second = ({"run": "a1", "sha256": sha256} for sha256 in ("old", "new"))
-    assert build.stale([first], {"a1": "old"}) == []
+    assert changed([first], {"a1": "old"}) == []
     words = "Run a1 was trained again while the notebooks ran."
-    assert build.stale([first], {"a1": "new"}) == [words]
-    assert build.stale([second, first], {"a1": "new"}) == [words]
-    assert build.stale([{"run": "b2", "sha256": ""}], {}) == ["Run b2 is not on record."]
+    assert changed([first], {"a1": "new"}) == [words]
+    assert changed([second, first], {"a1": "new"}) == [words]
+    assert changed([{"run": "b2", "sha256": ""}], {}) == ["Run b2 is not on record."]
 
 
 def test_where_no_run_can_be_kept_the_report_keeps_its_own(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "file" / "runs"))
     source = (
-        "from labkit import run, tables\nfrom labkit.core.config import Config\n"
-        "tables.provenance({'a': [run(Config(epochs=1, epoch_accuracy=False), log='none')]})"
+        "from pathlib import Path\nfrom labkit import tables\n"
+        "from labkit.store.folder import Store, load\n"
+        f"run = Store().save(load(Path({str(RECORDS)!r}) / '24057cd178c4.json'))\n"
+        "tables.provenance({'a': [run]})"
     )
-    out = made_of([source], tmp_path, monkeypatch)
-    build.build(out)
+    out = made_of([source], tmp_path, monkeypatch, kernels=True)
+    build.write_report(out)
     assert len(list((build.evidence(out / "lab-report.html") / "runs").glob("*.json"))) == 1
     assert verify(out).problems == []
     assert os.environ["LABKIT_RUNS"] == str(tmp_path / "file" / "runs")
@@ -459,7 +511,7 @@ def test_the_appendix_is_not_compared_with_the_other_runs():
         made_up_run(dataset="mnist", init="default"),
         made_up_run(epoch_accuracy=False),
     ]
-    compared, rest = build.grouped([*others, *usual, high], Config(epochs=2))
+    compared, rest = grouped([*others, *usual, high], Config(epochs=2))
     assert compared == {"baseline": usual, "learning rate 0.1": [high]}
     assert list(rest) == [
         "learning rate 0.1, weight decay 0.0001 (mnist-5k, 2 epochs)",
@@ -473,13 +525,13 @@ def test_the_appendix_is_not_compared_with_the_other_runs():
 def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     plans = {}
 
-    def section(name, values, target):
+    def execute(name, values, target):
         plans[name] = values
-        target.write_text("{}")
-        return build.Section(name, "complete")
+        return "It was not run."
 
-    monkeypatch.setattr(build, "section", section)
-    build.build(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
+    monkeypatch.setattr(build, "execute", execute)
+    with pytest.raises(LabkitError, match="5 of 5 notebooks did not finish: It was not run"):
+        build.write_report(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
     assert set(plans.pop("05_recipe")) == {"device"}  # always from full MNIST, and on record
     dates = {values["retrain"] for values in plans.values()}
     assert len(dates) == 1 and re.fullmatch(r"20\d\d-.*\+00:00", dates.pop())
@@ -494,7 +546,7 @@ def test_the_manifest_says_what_ran(page):
     assert [part["status"] for part in manifest["notebooks"].values()] == ["complete"] * 5
     assert manifest["notebooks"]["03_lr"]["parameters"]["lr"] == "0.1"
     trained = {n: run for n, run in manifest["runs"].items() if run["source"] == "trained now"}
-    assert len(trained) == 5 and manifest["stale"] == []
+    assert len(trained) == 1 and manifest["stale"] == []
     for name, run in trained.items():
         assert run["scale"] == "own"
         kept = Store(folder / "runs", shipped=None).get(name)

@@ -2,13 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,14 +20,8 @@ from labkit.lab import experiment
 from labkit.store import inventory
 from labkit.store.audit import record_problems
 from labkit.store.checkpoint import SUFFIX, Checkpoint
-from labkit.store.folder import (
-    DamagedError,
-    Store,
-    StoreError,
-    StoreWarning,
-    set_aside,
-    write_atomically,
-)
+from labkit.store.files import write_atomically
+from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
 from labkit.store.integrity import record_sha256
 
 
@@ -68,12 +59,12 @@ def test_a_loss_is_kept_to_its_last_bit(store):
 def test_an_honest_run_with_small_losses_is_returned_as_it_is_read_and_verified(
     small, store, monkeypatch
 ):
-    train = Split(small.train.images[:100], small.train.labels[:100])
+    train = Split(small.train.images[:10], small.train.labels[:10])
     monkeypatch.setattr(
         "labkit.core.data.load", lambda name: dataclasses.replace(small, train=train)
     )
     monkeypatch.setattr("labkit.core.data.checksum", lambda name: "small")
-    config = Config(batch_size=100, lr=0.001, epochs=25, epoch_accuracy=False)
+    config = Config(batch_size=10, lr=0.001, epochs=18, epoch_accuracy=False)
     run = experiment.run(config, device="cpu", log="none", store=store)
     assert run.history["loss"].min() < 3e-4
     found = store.get(run.digest)
@@ -192,7 +183,7 @@ def test_a_damaged_record_that_ships_is_left_out_with_a_warning(tmp_path):
 
 def test_a_record_of_a_newer_version_is_refused_and_stays(store, monkeypatch):
     run = made_up_run()
-    monkeypatch.setattr("labkit.store.folder.FORMAT", 10**6)
+    monkeypatch.setattr("labkit.store.record.FORMAT", 10**6)
     store.save(run)
     monkeypatch.undo()
     with pytest.raises(StoreError, match=r"written by a newer labkit .format 1000000; .* update"):
@@ -276,32 +267,22 @@ def test_of_two_folders_with_other_numbers_the_first_is_read_and_both_are_named(
 
 def test_a_record_that_is_being_replaced_is_read_all_the_same(tmp_path):
     """Another process replaces it all the time; whoever reads gets the one or the other."""
-    source = """
-        import os, sys
-        from pathlib import Path
-        from helpers import made_up_run
-        from labkit.store.folder import Store
+    runs = [made_up_run(losses=(1.0, 0.5)), made_up_run(losses=(1.0, 0.25))]
+    store, path, seen = Store(tmp_path, shipped=None), tmp_path / f"{runs[0].digest}.json", set()
+    store.save(runs[0])
+
+    def replace_it():
         os.fsync = lambda file: None  # only a power cut needs it
-        store = Store(Path(sys.argv[1]), shipped=None)
-        runs = [made_up_run(losses=(1.0, 0.5)), made_up_run(losses=(1.0, 0.25))]
-        for number in range(1500):
+        for number in range(300):
             store.save(runs[number % 2])
-            if not number:
-                print(flush=True)
-    """
-    run, seen = made_up_run(), set()
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    }
-    command = [sys.executable, "-c", textwrap.dedent(source), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
-        writer.stdout.readline()
-        store, path, tries = Store(tmp_path, shipped=None), tmp_path / f"{run.digest}.json", 0
-        while writer.poll() is None:
-            seen.add(store.get(run.digest).history["loss"][1])
-            assert record_problems(path) == []
-            tries += 1
-    assert writer.returncode == 0 and seen == {0.5, 0.25}, tries
+
+    writer = multiprocessing.get_context("fork").Process(target=replace_it)
+    writer.start()
+    while writer.is_alive():
+        seen.add(store.get(runs[0].digest).history["loss"][1])
+        assert record_problems(path) == []
+    writer.join()
+    assert writer.exitcode == 0 and seen == {0.5, 0.25}
 
 
 def test_a_lock_is_waited_for_said_so_and_freed(store, capsys):
@@ -329,6 +310,7 @@ def test_a_folder_that_cannot_be_written_trains_in_memory_and_says_so(tmp_path, 
         run = experiment.run(Config(), device="cpu", store=Store(blocked / "runs"))
     assert len(trained) == 1 and not run.recorded
     assert blocked.read_text() == "not a folder"
+    assert not Store(blocked / "runs").writable() and Store(tmp_path / "new").writable()
 
 
 def test_a_full_disk_keeps_what_was_there_and_the_run_in_memory(store, monkeypatch):
@@ -357,7 +339,7 @@ def counting(monkeypatch):
         yield
         return made_up_run(losses=(1.0,) * config.epochs, seed=config.seed, lr=config.lr)
 
-    monkeypatch.setattr(experiment, "training", training)
+    monkeypatch.setattr(experiment, "training_steps", training)
     monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: "made up")
     return trained
 
@@ -425,3 +407,16 @@ def test_a_damaged_record_is_trained_again(monkeypatch, own_store):
         assert not experiment.run(Config(epochs=1), device="cpu").recorded
     assert len(trained) == 2
     assert experiment.run(Config(epochs=1), device="cpu").recorded
+
+
+def test_a_record_of_an_older_recipe_is_copied_under_its_own_name(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("labkit.core.config.TRAINING_VERSION", 0)
+        patch.setattr("labkit.store.record.TRAINING_VERSION", 0)
+        name = store.save(made_up_run()).digest
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    store.copy(name, copies)
+    assert {path.name: path.read_bytes() for path in copies.iterdir()} == {
+        path.name: path.read_bytes() for path in store.folder.iterdir()
+    }

@@ -2,48 +2,50 @@
 
 import pytest
 import torch
-from helpers import interrupted
+from helpers import interrupted, train_run
 from torture import dropping, same
 
 from labkit.core import model
 from labkit.core.config import Config
 from labkit.lab import streams, workers
-from labkit.lab.training import train_run, training
-from labkit.store import checkpoint
+from labkit.lab.training import training_steps
 
 CPU = torch.device("cpu")
-CONFIG = Config(batch_size=40, epochs=2, lr=0.001)
+CONFIG = Config(batch_size=16, epochs=2, lr=0.001)
 
 
 @pytest.fixture(autouse=True)
 def dropout(monkeypatch):
     """Networks with a dropout layer behind every activation."""
     monkeypatch.setitem(model.ACTIVATION_MODULES, "relu", dropping)
-    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
-    monkeypatch.setattr(checkpoint, "OVERHEAD", 1e9)
 
 
-@pytest.fixture
-def alone(small):
-    return [train_run(CONFIG.replace(seed=seed), small, CPU) for seed in (0, 1)]
+@pytest.fixture(scope="module")
+def alone(tiny):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.ACTIVATION_MODULES, "relu", dropping)
+        return [train_run(CONFIG.replace(seed=seed), tiny, CPU) for seed in (0, 1)]
 
 
-def test_a_seed_decides_what_dropout_drops(small, alone):
+def test_a_seed_decides_what_dropout_drops(tiny, alone):
     torch.manual_seed(99)  # of the user, who draws as well
-    assert same(train_run(CONFIG, small, CPU), alone[0])
+    assert same(train_run(CONFIG, tiny, CPU), alone[0])
     assert not same(*alone)
 
 
-def test_no_number_of_the_users_stream_is_used_up(small):
+def test_no_number_of_the_users_stream_is_used_up(tiny):
     torch.manual_seed(5)
     expected = torch.rand(4)
     torch.manual_seed(5)
-    train_run(CONFIG, small, CPU)
+    train_run(CONFIG, tiny, CPU)
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_two_trainings_by_turns_are_those_that_ran_alone(small, alone):
-    found, left = {}, {seed: training(CONFIG.replace(seed=seed), small, CPU) for seed in (0, 1)}
+def test_two_trainings_by_turns_are_those_that_ran_alone(tiny, alone):
+    found, left = (
+        {},
+        {seed: training_steps(CONFIG.replace(seed=seed), tiny, CPU) for seed in (0, 1)},
+    )
     while left:
         for seed, steps in list(left.items()):
             torch.rand(3)
@@ -57,12 +59,12 @@ def test_two_trainings_by_turns_are_those_that_ran_alone(small, alone):
 
 @pytest.mark.parametrize("at", [1, 4])
 def test_a_training_that_goes_on_drops_what_it_would_have_dropped(
-    at, small, alone, tmp_path, monkeypatch
+    at, tiny, alone, tmp_path, monkeypatch
 ):
     path = tmp_path / f"{CONFIG.digest('small')}.checkpoint"
-    state = interrupted(CONFIG, small, path, at, monkeypatch)
+    state = interrupted(CONFIG, tiny, path, at, monkeypatch)
     torch.manual_seed(99)
-    run = train_run(CONFIG, small, CPU, checkpoint=state)
+    run = train_run(CONFIG, tiny, CPU, checkpoint=state)
     assert len(run.provenance["resumed"]) == 1
     assert same(run, alone[0])
 
@@ -77,14 +79,14 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an N
 
 
 @needs_gpu
-def test_on_a_gpu_by_turns_and_after_an_interruption_too(small, tmp_path, monkeypatch):
+def test_on_a_gpu_by_turns_and_after_an_interruption_too(tiny, tmp_path, monkeypatch):
     """CUDA graphs draw as well, from the stream of their own run."""
     cuda = torch.device("cuda")
     seeds = [CONFIG.replace(seed=seed) for seed in range(3)]
-    alone = [train_run(config, small, cuda) for config in seeds]
-    at_once = workers.in_streams([training(config, small, cuda) for config in seeds], cuda)
+    alone = [train_run(config, tiny, cuda) for config in seeds]
+    at_once = workers.in_streams([training_steps(config, tiny, cuda) for config in seeds], cuda)
     assert all(same(*pair) for pair in zip(alone, at_once, strict=True))
     assert not same(alone[0], alone[1])
     path = tmp_path / f"{CONFIG.digest('small')}.checkpoint"
-    state = interrupted(CONFIG, small, path, 4, monkeypatch, cuda)
-    assert same(train_run(CONFIG, small, cuda, checkpoint=state), alone[0])
+    state = interrupted(CONFIG, tiny, path, 4, monkeypatch, cuda)
+    assert same(train_run(CONFIG, tiny, cuda, checkpoint=state), alone[0])

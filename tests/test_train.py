@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from helpers import train_run
 from sklearn.metrics import accuracy_score, confusion_matrix
 from torch import nn
 
@@ -11,7 +12,6 @@ from labkit.core.config import Config
 from labkit.core.evaluate import evaluate
 from labkit.core.measures import RUNNING
 from labkit.core.train import fit, make_optimizer
-from labkit.lab.training import train_run
 
 CPU = torch.device("cpu")
 
@@ -43,12 +43,13 @@ def documented_loop(config, small):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
-def test_losses_are_those_of_the_documented_loop(small, optimizer):
-    config = Config(optimizer=optimizer, lr=0.001, weight_decay=1e-3, epochs=2, seed=5)
+def test_losses_are_those_of_the_documented_loop(tiny, optimizer):
+    settings = {"lr": 0.001, "weight_decay": 1e-3, "batch_size": 24, "seed": 5}
+    config = Config(optimizer=optimizer, epochs=2, **settings)
     model = models.build(config)
-    ours = [loss.item() for loss in fit(model, make_optimizer(model, config), small, config)]
-    assert len(ours) == 4  # two epochs of 64 and 56 images
-    theirs = list(documented_loop(config, small))
+    ours = [loss.item() for loss in fit(model, make_optimizer(model, config), tiny, config)]
+    assert len(ours) == 4  # two epochs of 24 and 16 images
+    theirs = list(documented_loop(config, tiny))
     assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
     assert ours == pytest.approx(theirs, rel=1e-3)  # rounding grows from step to step
 
@@ -61,16 +62,19 @@ def test_optimizers_are_the_named_ones():
     assert kinds["momentum"].defaults["momentum"] == 0.9
 
 
-def test_one_seed_gives_one_result_to_the_bit(small):
-    first, again = (train_run(Config(epochs=2, seed=7), small, CPU) for _ in range(2))
-    other = train_run(Config(epochs=2, seed=8), small, CPU)
-    assert first.iteration_loss.tobytes() == again.iteration_loss.tobytes()
-    assert first.test_confidence.tobytes() == again.test_confidence.tobytes()
-    assert first.iteration_loss.tobytes() != other.iteration_loss.tobytes()
+@pytest.fixture(scope="module")
+def run(small):
+    return train_run(Config(epochs=2), small, CPU)
 
 
-def test_the_record_of_a_run_adds_up(small):
-    run = train_run(Config(epochs=2), small, CPU)
+def test_one_seed_gives_one_result_to_the_bit(run, small):
+    again, other = (train_run(Config(epochs=2, seed=seed), small, CPU) for seed in (0, 8))
+    assert run.iteration_loss.tobytes() == again.iteration_loss.tobytes()
+    assert run.test_confidence.tobytes() == again.test_confidence.tobytes()
+    assert run.iteration_loss.tobytes() != other.iteration_loss.tobytes()
+
+
+def test_the_record_of_a_run_adds_up(run):
     assert run.iteration_loss.shape == (2, 2)  # 120 images: 64 and the 56 that are left
     assert list(run.history["epoch"]) == [0, 1]
     assert np.allclose(run.history["loss"], run.iteration_loss.astype(np.float64).mean(1))
@@ -82,13 +86,12 @@ def test_the_record_of_a_run_adds_up(small):
     assert run.accuracy("test", RUNNING) == accuracy_score(run.test_labels, run.test_predicted)
 
 
-def test_accuracy_each_epoch_changes_no_number_and_can_be_left_out(small):
-    with_it = train_run(Config(epochs=2), small, CPU)
+def test_accuracy_each_epoch_changes_no_number_and_can_be_left_out(run, small):
     without = train_run(Config(epochs=2, epoch_accuracy=False), small, CPU)
-    assert with_it.iteration_loss.tobytes() == without.iteration_loss.tobytes()
-    assert np.array_equal(with_it.test_predicted, without.test_predicted)
+    assert run.iteration_loss.tobytes() == without.iteration_loss.tobytes()
+    assert np.array_equal(run.test_predicted, without.test_predicted)
     assert np.isnan(without.history["test_accuracy"].iloc[0])
-    assert without.history["test_accuracy"].iloc[1] == with_it.history["test_accuracy"].iloc[1]
+    assert without.history["test_accuracy"].iloc[1] == run.history["test_accuracy"].iloc[1]
 
 
 def test_evaluate_counts_like_scikit_learn(small):

@@ -1,9 +1,10 @@
 """What one training run is: `Config`, validated when it is made and hashable for the store."""
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,15 +21,18 @@ DATASETS = {
     "kmnist": (60_000, 10_000),
 }
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu")
-OPTIMIZERS = ("adam", "sgd", "momentum")
-INITS = ("kaiming", "default")
-NORMALIZATIONS = ("mean-std", "0-1")
+#: With what each is called where it is not the default.
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}
+INITS = {"kaiming": "Kaiming's initialisation", "default": "PyTorch's initialisation"}
+NORMALIZATIONS = {"mean-std": "mean 0, deviation 1", "0-1": "pixels 0 to 1"}
 
 #: The two scales of a report. `paper` is the original's: full MNIST, ten epochs.
 SCALES = {
     "quick": {"dataset": "mnist-5k", "epochs": 5},
     "paper": {"dataset": "mnist", "epochs": 10},
 }
+#: Runs per setting at each scale; so many of the paper scale are part of the package.
+SCALE_SEEDS = {"quick": 1, "paper": 3}
 #: The fields that the original varies; the seed is ours.
 VARIED = ("activation", "lr", "batch_size", "seed")
 #: The fields that records have held from the first; see `identity`.
@@ -36,18 +40,16 @@ FIRST_FIELDS = (
     "dataset", "activation", "optimizer", "lr", "batch_size", "epochs", "weight_decay", "init",
     "normalization", "max_pool", "seed", "epoch_accuracy",
 )  # fmt: skip
-#: What a value that is not the default is called, where "field value" says it badly.
-WORDS = {
-    ("optimizer", "sgd"): "SGD",
-    ("optimizer", "momentum"): "SGD, momentum 0.9",
-    ("init", "default"): "PyTorch's initialisation",
-    ("normalization", "0-1"): "pixels 0 to 1",
-    ("max_pool", False): "no max-pool",
-    ("epoch_accuracy", False): "accuracy at the end alone",
-}
-#: Runs a setting at each scale; so many of the paper scale are part of the package.
-SCALE_SEEDS = {"quick": 1, "paper": 3}
 MOST_EPOCHS = 10_000  # so that a record has a size that its readers can rely on
+
+
+def _setting(
+    default: Any, reader: Callable[..., Any], words: Mapping[Any, str] | None = None, **rule: Any
+) -> Any:
+    """A field of `Config`: its default, the function of `values` that reads it, by which rule, and
+    what values that are not the default are called where "field value" says it badly."""
+    described = {"read": functools.partial(reader, **rule), "words": words or {}}
+    return dataclasses.field(default=default, metadata=described)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,36 +66,24 @@ class Config:
         ConfigError: a value is none that a run can have; the sentence names field, value and rule.
     """
 
-    dataset: str = "mnist-5k"
-    activation: str = "relu"
-    optimizer: str = "adam"
-    lr: float = 0.01  # learning rate
-    batch_size: int = 64  # images; the last batch of an epoch may be shorter
-    epochs: int = 10
-    weight_decay: float = 0.0  # L2 penalty, added to the gradient
-    init: str = "kaiming"  # of the convolutions; "default" is PyTorch's own
-    normalization: str = "mean-std"  # of pixels: to mean 0 and deviation 1, or only to 0..1
-    max_pool: bool = True  # after the 7×7 stem
-    seed: int = 0  # of the initial weights and of the order of the images
-    epoch_accuracy: bool = True  # measure both splits after every epoch; a seventh of a CPU's time
+    dataset: str = _setting("mnist-5k", choice, allowed=DATASETS)
+    activation: str = _setting("relu", choice, allowed=ACTIVATIONS)
+    optimizer: str = _setting("adam", choice, OPTIMIZERS, allowed=OPTIMIZERS)
+    lr: float = _setting(0.01, number, above=0)  # learning rate
+    batch_size: int = _setting(64, whole)  # images; the last batch of an epoch may be shorter
+    epochs: int = _setting(10, whole, most=MOST_EPOCHS)
+    weight_decay: float = _setting(0.0, number, least=0)  # L2 penalty, added to the gradient
+    init: str = _setting("kaiming", choice, INITS, allowed=INITS)  # of the convolutions
+    normalization: str = _setting("mean-std", choice, NORMALIZATIONS, allowed=NORMALIZATIONS)
+    max_pool: bool = _setting(True, flag, {False: "no max-pool"})  # after the 7×7 stem
+    seed: int = _setting(0, whole, least=0)  # of the initial weights and of the order of the images
+    # Measure both splits after every epoch, which takes a seventh of a CPU's time.
+    epoch_accuracy: bool = _setting(True, flag, {False: "accuracy at the end alone"})
 
     def __post_init__(self) -> None:
-        checked = {
-            "dataset": choice("dataset", self.dataset, DATASETS),
-            "activation": choice("activation", self.activation, ACTIVATIONS),
-            "optimizer": choice("optimizer", self.optimizer, OPTIMIZERS),
-            "lr": number("lr", self.lr, above=0),
-            "batch_size": whole("batch_size", self.batch_size),
-            "epochs": whole("epochs", self.epochs, most=MOST_EPOCHS),
-            "weight_decay": number("weight_decay", self.weight_decay, least=0),
-            "init": choice("init", self.init, INITS),
-            "normalization": choice("normalization", self.normalization, NORMALIZATIONS),
-            "max_pool": flag("max_pool", self.max_pool),
-            "seed": whole("seed", self.seed, least=0),
-            "epoch_accuracy": flag("epoch_accuracy", self.epoch_accuracy),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        for field in dataclasses.fields(self):
+            value = field.metadata["read"](field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
         images = DATASETS[self.dataset][0]
         if images % self.batch_size == 1 or self.batch_size == 1:
             raise ConfigError(
@@ -125,20 +115,23 @@ class Config:
     def unusual(self, *aside: str) -> list[str]:
         """In words, every field that differs from its default, but for those that the original
         varies, dataset and epochs (see `scale_name`), and `aside`."""
-        usual, parts = Config().to_dict(), []
-        for name, value in self.to_dict().items():
-            if value != usual[name] and name not in (*VARIED, "dataset", "epochs", *aside):
-                shown = f"{value:g}" if isinstance(value, float) else str(value)
-                parts.append(WORDS.get((name, value), f"{name.replace('_', ' ')} {shown}"))
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in (*VARIED, "dataset", "epochs", *aside):
+                parts.append(field.metadata["words"].get(value) or _named(field.name, value))
         return parts
+
+
+def _named(name: str, value: Any) -> str:
+    """A field and its value in words."""
+    return f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
 
 
 def scale_name(config: Config) -> str:
     """Which of `SCALES` this config runs at; "own" for any other dataset or number of epochs."""
-    for name, scale in SCALES.items():
-        if all(getattr(config, key) == value for key, value in scale.items()):
-            return name
-    return "own"
+    own = {"dataset": config.dataset, "epochs": config.epochs}
+    return next((name for name, scale in SCALES.items() if scale == own), "own")
 
 
 def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
@@ -165,8 +158,7 @@ def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
     for option in options:
         config = base.replace(**{name: option})
         value = getattr(config, name)
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        label = shown if isinstance(value, str) else f"{name.replace('_', ' ')} {shown}"
+        label = value if isinstance(value, str) else _named(name, value)
         if label in settings:
             raise ConfigError(f"{name} is {option!r} twice; settings to compare must differ.")
         settings[label] = config

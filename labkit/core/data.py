@@ -25,6 +25,8 @@ CHECKSUMS = {
 }
 #: The classes of `torchvision.datasets` behind the names; the images of each are 28×28 and grey.
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+#: What reading damaged files raises.
+DAMAGE = (RuntimeError, ValueError, AssertionError, OSError, KeyError, zipfile.BadZipFile)
 
 
 class DataError(LabkitError):
@@ -85,16 +87,22 @@ def load(dataset: str) -> Data:
         DataError: the images are neither on disk nor to be downloaded, or are damaged.
     """
     choice("dataset", dataset, DATASETS)
-    train, test = _embedded() if dataset == "mnist-5k" else _torchvision(dataset)
-    digest = hashlib.sha256()
-    for part in (train.images, train.labels, test.images, test.labels):
-        digest.update(part.to(torch.uint8).numpy().tobytes())
-    sha256 = digest.hexdigest()
-    if CHECKSUMS.get(dataset, sha256) != sha256:
+    place = "in the package" if dataset == "mnist-5k" else f"in {data_folder()}"
+    try:
+        train, test = _embedded() if dataset == "mnist-5k" else _torchvision(dataset)
+        digest = hashlib.sha256()
+        for split, expected in zip((train, test), DATASETS[dataset], strict=True):
+            if split.images.shape != (expected, 28, 28) or split.labels.shape != (expected,):
+                raise ValueError(f"{tuple(split.images.shape)} images instead of {expected}")
+            for part in (split.images, split.labels):
+                digest.update(part.to(torch.uint8).numpy().tobytes())
+        sha256 = digest.hexdigest()
+        if (known := CHECKSUMS.get(dataset, sha256)) != sha256:
+            raise ValueError(f"their checksum is {sha256[:12]}, not {known[:12]}")
+    except DAMAGE as error:
         raise DataError(
-            f"the {dataset} images are damaged: their checksum is {sha256[:12]}, not "
-            f"{CHECKSUMS[dataset][:12]}. {_way_out(dataset)}"
-        )
+            f"the {dataset} files {place} are damaged ({_first_line(error)}). {_way_out(dataset)}"
+        ) from error
     counts = torch.bincount(train.images.flatten(), minlength=256).double()  # exact: whole numbers
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean = float((counts * levels).sum() / counts.sum())
@@ -120,14 +128,9 @@ def at_hand(dataset: str) -> bool:
 
 
 def _embedded() -> tuple[Split, Split]:
-    try:
-        with np.load(Path(__file__).with_name("mnist-5k.npz")) as arrays:
-            images = torch.from_numpy(arrays["images"])
-            labels = torch.from_numpy(arrays["labels"].astype(np.int64))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"the mnist-5k images are damaged ({_first_line(error)}). {_way_out('mnist-5k')}"
-        ) from error
+    with np.load(Path(__file__).with_name("mnist-5k.npz")) as arrays:
+        images = torch.from_numpy(arrays["images"])
+        labels = torch.from_numpy(arrays["labels"].astype(np.int64))
     train = DATASETS["mnist-5k"][0]
     return Split(images[:train], labels[:train]), Split(images[train:], labels[train:])
 
@@ -136,28 +139,18 @@ def _torchvision(dataset: str) -> tuple[Split, Split]:
     import torchvision.datasets  # here, since it takes a second and mnist-5k needs none of it
 
     source, folder = getattr(torchvision.datasets, TORCHVISION[dataset]), data_folder()
-    try:
-        if not at_hand(dataset):
-            print(f"downloading {dataset} into {folder}", flush=True)
+    if not at_hand(dataset):
+        print(f"downloading {dataset} into {folder}", flush=True)
+        try:
             with contextlib.redirect_stdout(None):  # torchvision prints each address it tries
                 source(folder, download=True)
-    except (RuntimeError, OSError) as error:
-        raise DataError(
-            f"{dataset} is not in the data folder {folder} and could not be downloaded "
-            f"({_first_line(error)}). {_way_out(dataset)}"
-        ) from error
-    try:
-        parts = [source(folder, train=train) for train in (True, False)]
-        splits = [Split(part.data, part.targets.long()) for part in parts]
-        for split, expected in zip(splits, DATASETS[dataset], strict=True):
-            if split.images.shape != (expected, 28, 28) or split.labels.shape != (expected,):
-                raise ValueError(f"{tuple(split.images.shape)} images instead of {expected}")
-    except (RuntimeError, ValueError, AssertionError, OSError) as error:
-        raise DataError(
-            f"the {dataset} files in {folder} are damaged ({_first_line(error)}). "
-            f"{_way_out(dataset)}"
-        ) from error
-    return splits[0], splits[1]
+        except (RuntimeError, OSError) as error:
+            raise DataError(
+                f"{dataset} is not in the data folder {folder} and could not be downloaded "
+                f"({_first_line(error)}). {_way_out(dataset)}"
+            ) from error
+    train, test = (source(folder, train=train) for train in (True, False))
+    return Split(train.data, train.targets.long()), Split(test.data, test.targets.long())
 
 
 def _way_out(dataset: str) -> str:

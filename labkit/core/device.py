@@ -10,7 +10,7 @@ class DeviceError(LabkitError, ValueError):
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, then MPS, then the CPU.
+    """The device of that name; `auto` takes CUDA if there is one, else MPS, else the CPU.
 
     Raises:
         DeviceError: this machine has no such device.

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from labkit.core.config import Config
 from labkit.core.data import Data, Split
+from labkit.core.layers import watching
 from labkit.core.measures import (
     CONFIDENCE_EDGES,
     RECALIBRATED,
     RUNNING,
+    STATISTICS,
     calibration_size,
     sample_size,
 )
@@ -40,10 +42,10 @@ class Predictions:
         """The share of right answers, 0..1."""
         return float((self.labels == self.predicted).mean())
 
-    def confusion(self, classes: int = 10) -> np.ndarray:
-        """Counts, int64 `[classes, classes]`: row the true class, column the predicted one."""
-        pairs = self.labels.astype(np.int64) * classes + self.predicted
-        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    def confusion(self) -> np.ndarray:
+        """Counts, int64 `[10, 10]`: row the true class, column the predicted one."""
+        pairs = self.labels.astype(np.int64) * 10 + self.predicted
+        return np.bincount(pairs, minlength=100).reshape(10, 10)
 
     def by_class(self) -> np.ndarray:
         """`predicted` in the order of the true classes, and within a class in the split's."""
@@ -57,36 +59,45 @@ class Predictions:
         return np.array(counts, np.int32)
 
 
-#: Of a network whose weights are no longer numbers.
+#: The predictions for each split, with either kind of statistics: `measures.STATISTICS` → split →
+#: predictions.
+Answers = dict[str, dict[str, Predictions]]
 _NONE = np.zeros(0, np.uint8)
-NO_ANSWERS = Predictions(_NONE, _NONE, np.zeros(0, np.float32), _NONE)
+#: Of a network whose weights are no longer numbers.
+NO_ANSWERS: Answers = dict.fromkeys(
+    STATISTICS,
+    dict.fromkeys(("train", "test"), Predictions(_NONE, _NONE, _NONE.astype(np.float32), _NONE)),
+)
 
 
 def evaluate(model: nn.Module, data: Data, split: Split, normalization: str) -> Predictions:
-    """Predictions of `model` for `split`, both on one device.
-
-    Leaves the model in evaluation mode.
-    """
+    """Predictions of `model` for `split`, both on one device; leaves it in evaluation mode."""
     model.eval()
-    predicted, confidence, silent = [], [], []
-    *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
-    hook = last.register_forward_pre_hook(
-        lambda _, inputs: silent.append((inputs[0] == 0).all(1).to(torch.uint8))
-    )
-    try:
-        with torch.inference_mode():
-            for images in split.images.split(BATCH):
-                top = model(data.prepare(images, normalization)).softmax(1).max(1)
-                predicted.append(top.indices.to(torch.uint8))
-                confidence.append(top.values)
-    finally:
-        hook.remove()
+    best, silent = [], []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+        silent.append(all_zero(inputs[0]))
+
+    with watching([last_linear(model)], note), torch.inference_mode():
+        for images in split.images.split(BATCH):
+            best.append(model(data.prepare(images, normalization)).softmax(1).max(1))
     return Predictions(
         labels=split.labels.to(torch.uint8).cpu().numpy(),
-        predicted=torch.cat(predicted).cpu().numpy(),
-        confidence=torch.cat(confidence).float().cpu().numpy(),
-        silent=torch.cat(silent).cpu().numpy(),
+        predicted=torch.cat([top.indices for top in best]).to(torch.uint8).cpu().numpy(),
+        confidence=torch.cat([top.values for top in best]).float().cpu().numpy(),
+        silent=torch.cat(silent).to(torch.uint8).cpu().numpy(),
     )
+
+
+def last_linear(model: nn.Module) -> nn.Linear:
+    """The layer that gives the logits."""
+    *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
+    return last
+
+
+def all_zero(features: Tensor) -> Tensor:
+    """For which images all features `[n, features]` are exactly zero, bool `[n]`."""
+    return (features == 0).all(1)
 
 
 def twin_of(model: nn.Module) -> nn.Module:
@@ -117,35 +128,29 @@ class Population:
 
     Every batch is normalised by its own statistics, as in training; a population's mean is that of
     the batches' means, its variance the mean of their variances and the variance of their means
-    (Wu and Johnson 2021, arXiv:2105.07576, section 3). To be used as a context, in which the twin
-    passes the batches, its normalisations in training mode.
+    (Wu and Johnson 2021, arXiv:2105.07576, section 3). `note` is to be called after each pass
+    through a normalisation in training mode, see `layers.watching`.
     """
 
     def __init__(self, twin: nn.Module) -> None:
-        self.norms = norms_of(twin)
-        self.seen: dict[nn.Module, list[tuple[int, Tensor, Tensor]]] = {n: [] for n in self.norms}
+        self.seen: dict[nn.Module, list[tuple[int, Tensor, Tensor]]] = {
+            norm: [] for norm in norms_of(twin)
+        }
 
-    def __enter__(self) -> "Population":
-        self.hooks = [norm.register_forward_hook(self._note) for norm in self.norms]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-    def _note(self, norm: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
+    def note(self, norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        """Take up the statistics of one batch."""
         images, values = len(inputs[0]), inputs[0].numel() // inputs[0].shape[1]
         biased = norm.running_var * ((values - 1) / values)  # what it keeps is the unbiased one
         self.seen[norm].append((images, norm.running_mean.clone(), biased))
 
-    def statistics(self) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-        """Each normalisation with its population's mean and variance, `[channels]`."""
-        for norm, batches in self.seen.items():
+    def statistics(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean and variance of each normalisation's population, `[channels]`."""
+        for batches in self.seen.values():
             images, means, variances = zip(*batches, strict=True)
             weights = torch.tensor(images, device=means[0].device)[:, None] / sum(images)
             means, variances = torch.stack(means), torch.stack(variances)
             mean = (weights * means).sum(0)
-            yield norm, mean, (weights * (variances + (means - mean) ** 2)).sum(0)
+            yield mean, (weights * (variances + (means - mean) ** 2)).sum(0)
 
 
 def calibration(labels: Tensor) -> Tensor:
@@ -162,22 +167,20 @@ def recalibrate(twin: nn.Module, data: Data, normalization: str) -> None:
     """Estimate the statistics of all batch normalisations of `twin` anew, in place, as those of
     its weights: over the images of `calibration`, see `Population`."""
     images = data.train.images[calibration(data.train.labels)]
+    norms, population = norms_of(twin), Population(twin)
     twin.eval()  # dropout and the like are off, as where it answers
-    for norm in norms_of(twin):
+    for norm in norms:
         norm.train()
-    with Population(twin) as population, torch.no_grad():
+    with watching(norms, population.note), torch.no_grad():
         for batch in images.chunk(-(-len(images) // BATCH)):
             twin(data.prepare(batch, normalization))
-    for norm, mean, variance in population.statistics():
+    for norm, (mean, variance) in zip(norms, population.statistics(), strict=True):
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 
 
-def predict(
-    model: nn.Module, twin: nn.Module, data: Data, config: Config, whole: bool
-) -> dict[str, dict[str, Predictions]]:
-    """The predictions for both splits, with either kind of statistics: `measures.STATISTICS` →
-    split → predictions.
+def predict(model: nn.Module, twin: nn.Module, data: Data, config: Config, whole: bool) -> Answers:
+    """The predictions for both splits, with either kind of statistics.
 
     Args:
         twin: of `model`, see `twin_of`; it is left with recalibrated statistics.
@@ -186,7 +189,7 @@ def predict(
     train = data.train
     if not whole:
         chosen = calibration(train.labels)[: sample_size(len(train))]
-        train = replace(train, images=train.images[chosen], labels=train.labels[chosen])
+        train = Split(train.images[chosen], train.labels[chosen])
     splits = {"train": train, "test": data.test}
     take_over(twin, model)
     recalibrate(twin, data, config.normalization)

@@ -1,6 +1,7 @@
 """What an image passes through in a network, and which of the weights it can reach."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 import torch
@@ -26,31 +27,39 @@ def live_taps(conv: nn.Conv2d, size: torch.Size, outputs: torch.Size) -> list[ra
     return live
 
 
+@contextlib.contextmanager
+def watching(
+    modules: Iterable[nn.Module], note: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+) -> Iterator[None]:
+    """Within the block call `note(module, inputs, output)` after each forward pass of a module."""
+    hooks = [module.register_forward_hook(note) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def probe(
     model: nn.Module, input_shape: tuple[int, int, int]
 ) -> list[tuple[str, nn.Module, torch.Size, torch.Size]]:
-    """What an image of `input_shape` (C, H, W) passes through, in that order.
+    """Every call of a module without children, in order, for an image of `input_shape` (C, H, W).
 
-    Of each call of a module without children: its name, the module, and the shapes of what goes
-    in and what comes out, both without the batch.
+    Of each call the module's name, the module, and the shapes that go in and come out, without
+    the batch.
     """
     calls: list[tuple[str, nn.Module, torch.Size, torch.Size]] = []
+    names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-        return lambda module, inputs, output: calls.append(
-            (name, module, inputs[0].shape[1:], output.shape[1:])
-        )
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((names[module], module, inputs[0].shape[1:], output.shape[1:]))
 
-    leaves = [(name, m) for name, m in model.named_modules() if not any(m.children())]
-    hooks = [module.register_forward_hook(note(name)) for name, module in leaves]
     was_training = model.training
     try:
-        with torch.inference_mode():
+        with watching(names, note), torch.inference_mode():
             model.eval()(next(model.parameters()).new_zeros(1, *input_shape))
     finally:
         model.train(was_training)
-        for hook in hooks:
-            hook.remove()
     return calls
 
 
@@ -64,14 +73,12 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28
     """
     rows = []
     for name, module, before, after in probe(model, input_shape):
-        kernel = getattr(module, "kernel_size", 0)
-        stride = getattr(module, "stride", 0)
-        weight = getattr(module, "weight", None)
-        multiplies = isinstance(module, nn.Conv2d | nn.Linear)
+        kernel, stride = (getattr(module, size, 0) for size in ("kernel_size", "stride"))
         parameters = can_learn = sum(p.numel() for p in module.parameters())
         if isinstance(module, nn.Conv2d):
             height, width = map(len, live_taps(module, before[1:], after[1:]))
-            can_learn = weight[:, :, 0, 0].numel() * height * width
+            can_learn = module.weight[:, :, 0, 0].numel() * height * width
+        multiplies = isinstance(module, nn.Conv2d | nn.Linear)
         rows.append(
             {
                 "name": name,
@@ -81,7 +88,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28
                 "output_shape": tuple(after),
                 "parameters": parameters,
                 "can_learn": can_learn,
-                "multiply_adds": weight.numel() * after[1:].numel() if multiplies else 0,
+                "multiply_adds": module.weight.numel() * after[1:].numel() if multiplies else 0,
             }
         )
     return pd.DataFrame(rows)

@@ -35,7 +35,7 @@ class Measure:
     meaning: str
 
 
-_answers = {
+_ANSWERS = {
     "predicted": Measure("|u1", ("answers",), "the class that each test image is taken for"),
     "confidence": Measure("<f4", ("answers",), "its softmax probability, 0..1"),
     "silent": Measure("|u1", ("answers",), "1 where all inputs of the last layer are exactly zero"),
@@ -44,60 +44,54 @@ _answers = {
         "<i4", ("right", "bins"), "how many training answers have a confidence in each bin"
     ),
 }
-
-_LAYERS = ("moments", "weights")
-MEASURES = {
-    **{f"{RECALIBRATED}_{name}": measure for name, measure in _answers.items()},
-    **{
-        f"{RUNNING}_{name}": measure
-        for name, measure in _answers.items()
-        if name not in ("predicted", "confidence")  # as old as records: `Run.test_predicted`
-    },
-    "update": Measure("<i4", ("moments",), "how many updates lie before the moment"),
-    "gradient_norm": Measure(
-        "<f4", _LAYERS, "Euclidean norm of the loss's gradient on the probe, nats per unit weight"
-    ),
-    "weight_norm": Measure("<f4", _LAYERS, "Euclidean norm of the weights that can learn"),
-    "relative_update": Measure(
-        "<f4",
-        _LAYERS,
+_OLDER = ("running_predicted", "running_confidence")  # as old as records: `Run.test_predicted`
+#: Measured at the moments: the layers that each is measured of, if any, and its meaning.
+_MOMENTS = {
+    "gradient_norm": ("weights", "Euclidean norm of the probe's gradient, nats per unit weight"),
+    "weight_norm": ("weights", "Euclidean norm of the weights that can learn"),
+    "relative_update": (
+        "weights",
         "norm of the change that the next update makes, divided by the weight norm: behind a batch "
         "normalisation only the direction of weights acts, so this is the step that counts "
         "(van Laarhoven 2017, arXiv:1706.05350)",
     ),
-    "dead": Measure(
-        "<f4",
-        ("moments", "activations"),
+    "dead": (
+        "activations",
         "share of a ReLU layer's channels that are zero everywhere on the probe, 0..1",
     ),
-    "saturated": Measure(
-        "<f4",
-        ("moments", "activations"),
+    "saturated": (
+        "activations",
         "share of a sigmoid or tanh layer's outputs on the probe at which the derivative is below "
         "5 % of its maximum, 0..1",
     ),
-    "silenced": Measure(
-        "<f4", ("moments",), "share of the probe's images that leave all last features zero, 0..1"
-    ),
-    "lag": Measure(
-        "<f4",
-        ("moments", "normalizations"),
+    "silenced": ("", "share of the probe's images that leave all last features zero, 0..1"),
+    "lag": (
+        "normalizations",
         "by how much a normalisation's output differs when it uses its running averages instead of "
         "the probe's own mean μ and deviation σ: root mean square over channels, for normal "
         "inputs, √(((μ − μ_run)/σ_run)² + (σ/σ_run − 1)²); some 0.1 is the probe's own scatter",
     ),
-    "gradient_square": Measure(
-        "<f4",
-        ("moments",),
+    "gradient_square": (
+        "",
         "|G|², squared norm of the true gradient: unbiased estimate from batches of 64 and 256 "
         "(McCandlish et al. 2018, arXiv:1812.06162, appendix A.1); single values may be negative",
     ),
-    "gradient_variance": Measure(
-        "<f4",
-        ("moments",),
+    "gradient_variance": (
+        "",
         "tr Σ, the trace of the covariance of one image's gradient, unbiased from the same; the "
         "simple noise scale, in images, is mean tr Σ / mean |G|²",
     ),
+}
+MEASURES = {
+    f"{statistics}_{name}": measure
+    for statistics in STATISTICS
+    for name, measure in _ANSWERS.items()
+    if f"{statistics}_{name}" not in _OLDER
+}
+MEASURES["update"] = Measure("<i4", ("moments",), "how many updates lie before the moment")
+MEASURES |= {
+    name: Measure("<f4", ("moments", layers) if layers else ("moments",), meaning)
+    for name, (layers, meaning) in _MOMENTS.items()
 }
 
 

@@ -51,12 +51,10 @@ def step(
 def fit(
     model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, config: Config, done: int = 0
 ) -> Iterator[Tensor]:
-    """Train `model` in place on `data.train`, both on one device.
+    """Train `model` in place on `data.train`, both on one device, while it is iterated over.
 
-    A generator: it trains while it is iterated over. After each iteration it yields the batch's
-    loss, a tensor of no dimensions that stays on the device, so that a GPU need not wait for the
-    CPU. `graphs.fit` does the same in less time.
+    After each iteration it yields the batch's loss, a tensor of no dimensions that stays on the
+    device, so that a GPU need not wait for the CPU. `graphs.fit` does the same in less time.
     """
-    device = data.train.labels.device
-    for batch in batches(len(data.train), config, done, device):
+    for batch in batches(len(data.train), config, done, data.train.labels.device):
         yield step(model, optimizer, data, config, batch)

@@ -1,8 +1,10 @@
 """Readers of values: each gives what was meant, or raises a sentence on what may stand there."""
 
+import contextlib
 import difflib
 import math
 from collections.abc import Collection, Iterable
+from decimal import Decimal
 from typing import Any
 
 
@@ -38,29 +40,20 @@ def number(name: str, value: Any, *, above: float | None = None, least: float = 
 
 def whole(name: str, value: Any, *, least: int = 1, most: int = 2**63 - 1) -> int:
     """`value` as an int; takes `1e3`, `1000.0` and `"1000"` as the 1000 that they mean."""
+    with contextlib.suppress(ArithmeticError, ValueError):  # it is no number
+        exact = Decimal(str(value))
+        if least <= exact <= most and exact == int(exact):
+            return int(exact)
     upper = f" and at most {most}" if most < 2**31 else ""
-    allowed = f"a whole number of {least} or more{upper}"
-    try:
-        result = int(value) if isinstance(value, int | str) else None
-    except ValueError:  # text such as "1e3"
-        result = None
-    try:
-        if result is None and float(value).is_integer():
-            result = int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    if result is None or isinstance(value, bool) or not least <= result <= most:
-        raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
-    return result
+    raise ConfigError(f"{name} is {value!r}; it must be a whole number of {least} or more{upper}.")
 
 
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool; papermill hands over `-p retrain false` as the text "false"."""
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    try:
-        return known[str(value).strip().lower()]
-    except KeyError:
-        raise ConfigError(f"{name} is {value!r}; it must be true or false.") from None
+    text = str(value).strip().lower()
+    if text not in ("true", "yes", "1", "false", "no", "0"):
+        raise ConfigError(f"{name} is {value!r}; it must be true or false.")
+    return text in ("true", "yes", "1")
 
 
 def names(name: str, value: Any, allowed: Collection[str]) -> tuple[str, ...]:

@@ -24,8 +24,7 @@ from labkit.core.measures import RUNNING
 from labkit.core.values import whole
 from labkit.core.words import SPLITS, minus
 from labkit.judge import original, stats
-from labkit.store.run import (
-    Run,
+from labkit.store.groups import (
     Runs,
     answering,
     divergences,
@@ -34,6 +33,7 @@ from labkit.store.run import (
     shares_of,
     unanswered,
 )
+from labkit.store.run import Run
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 PERCENT = (0.0, 100.0)

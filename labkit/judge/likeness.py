@@ -9,7 +9,7 @@ import numpy as np
 from labkit.core.measures import NAMES, STATISTICS
 from labkit.core.words import SPLITS
 from labkit.judge import original, stats
-from labkit.store.run import Runs, answering, finite, shares_of
+from labkit.store.groups import Runs, answering, finite, shares_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from labkit.core.config import Config
 from labkit.judge import original
-from labkit.store.run import Run, Runs, finite
+from labkit.store.groups import Runs, finite
+from labkit.store.run import Run
 
 #: The fields that a recipe decides; the others are the section's.
 FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool")

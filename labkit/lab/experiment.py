@@ -1,6 +1,7 @@
 """`run` and `run_all`: from a config to a run, recorded or trained; where all the parts meet."""
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from labkit.core.device import find_device
 from labkit.core.log import say
 from labkit.core.values import ConfigError, flag
 from labkit.lab import workers
-from labkit.lab.training import threads, training
+from labkit.lab.training import Steps, finish, threads, training_steps
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
 from labkit.store.run import Run, utc_now
@@ -38,71 +39,61 @@ def run(
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         retrain: train even if the run is recorded; the new run takes the old one's place. A date
             and time (ISO 8601, UTC) means: if it was recorded before then.
-        log: `epoch` for a line an epoch (in JupyterLab a live curve), `iteration` for the
-            original's line an iteration, `none` for silence.
+        log: `epoch` for a line per epoch (in JupyterLab a live curve), `iteration` for the
+            original's line per iteration, `none` for silence.
         store: where runs are kept; by default this user's.
 
     Raises:
         LabkitError: the device or the data is not to be had, the device's memory does not
             suffice, or the run was recorded by a newer labkit.
     """
-    return workers.completed(running(config, device, retrain, log, store))
+    return finish(run_steps(config, device, retrain, log, store or Store()))
 
 
-def running(
-    config: Config, device: str, retrain: bool | str, log: str, store: Store | None
-) -> workers.Training:
-    """`run`, step by step, so that others can go on in between."""
-    store = store or Store()
+def run_steps(config: Config, device: str, retrain: bool | str, log: str, store: Store) -> Steps:
+    """`run`, one iteration at a time, so that other runs can go on in between."""
     where = find_device(device)
-    sha256 = datasets.checksum(config.dataset)
+    digest = config.digest(datasets.checksum(config.dataset))
     before = retrain_before(retrain)
-    digest = config.digest(sha256)
     checkpoint = Checkpoint(store.folder / f"{digest}{SUFFIX}")
-    with contextlib.suppress(DamagedError):
-        if current(found := store.get(digest), before):
-            return already(found, checkpoint, log)
+    if found := recorded(store, digest, before):
+        return reuse(found, checkpoint, log)
     with contextlib.ExitStack() as claimed:
         try:
             claimed.enter_context(store.claim(digest, log))
         except StoreError as error:
-            warn(f"{error} Until then the run is trained in memory and not kept.")
-            return (yield from training(config, datasets.load(config.dataset), where, log))
+            sentence = f"{error} Until then the run is trained in memory and not kept."
+            warnings.warn(sentence, StoreWarning, stacklevel=2)
+            return (yield from training_steps(config, datasets.load(config.dataset), where, log))
         try:
-            found = store.get(digest)  # again: another process may have trained it meanwhile
+            older = store.get(digest)  # again: another process may have trained it meanwhile
         except DamagedError as error:
             set_aside(error)
-            found = None
-        if current(found, before):
-            return already(found, checkpoint, log)
+            older = None
+        if older and valid(older, before):
+            return reuse(older, checkpoint, log)
         # What a retraining may go on from is only what it has begun itself.
         started = checkpoint.started()  # "" if it cannot be read; then it is not deleted either
-        if started and (
-            (found and found.dated(started, utc_now())) or (before != ALWAYS and started < before)
-        ):
+        of_older_run = older is not None and older.dated(started, utc_now())
+        if started and (of_older_run or (before != ALWAYS and started < before)):
             checkpoint.remove()
         data = datasets.load(config.dataset)
-        trained = yield from training(config, data, where, log, checkpoint)
+        trained = yield from training_steps(config, data, where, log, checkpoint)
         try:
             trained = store.save(trained)
             checkpoint.remove()
         except StoreError as error:
-            warn(f"{error} It is in memory alone.")
+            warnings.warn(f"{error} It is in memory alone.", StoreWarning, stacklevel=2)
         return trained
 
 
-def already(found: Run, checkpoint: Checkpoint, log: str) -> Run:
-    """A recorded run, said to be so; the checkpoint goes that a kill after the end has left."""
+def reuse(found: Run, checkpoint: Checkpoint, log: str) -> Run:
+    """A recorded run; says so, and removes the checkpoint that a kill after its end has left."""
     say(log, f"{found.config.describe()}: recorded {found.provenance['date'][:10]}")
     with contextlib.suppress(OSError):
         if checkpoint.started() == found.provenance["date"]:
             checkpoint.remove()
     return found
-
-
-def warn(sentence: str) -> None:
-    """Warn of something about the kept runs that does not stop the training."""
-    warnings.warn(sentence, StoreWarning, stacklevel=3)
 
 
 def run_all(
@@ -135,7 +126,7 @@ def run_all(
     }
     configs = list(dict.fromkeys(config for group in groups.values() for config in group))
     cores, each = torch.get_num_threads(), workers.threads_each(configs)
-    runs = at_once(configs, each, device, retrain, log, store or Store())
+    runs = train_at_once(configs, each, device, retrain, log, store or Store())
     for config in configs:
         if config not in runs:
             with threads(each if workers.worth(config) else cores):
@@ -143,40 +134,41 @@ def run_all(
     return {label: [runs[config] for config in group] for label, group in groups.items()}
 
 
-def at_once(
+def train_at_once(
     configs: list[Config], each: int, device: str, retrain: bool | str, log: str, store: Store
 ) -> dict[Config, Run]:
     """Those of the runs that are trained several at a time, on a CPU with `each` so many threads;
     the others are left out."""
-    where = find_device(device)
-    before = retrain_before(retrain)
-    sha256 = {c.dataset: datasets.checksum(c.dataset) for c in configs}
-    missing = []
-    for config in configs:
-        with contextlib.suppress(DamagedError):
-            if current(store.find(config, sha256[config.dataset]), before):
-                continue
-        missing.append(config)
+    where, before = find_device(device), retrain_before(retrain)
+    digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
+    missing = [config for config in configs if not recorded(store, digests[config], before)]
     if len(missing) < 2 or where.type not in ("cpu", "cuda"):
         return {}
     if where.type == "cpu":
-        return workers.in_processes(missing, each, sha256, store, log, retrain)
+        trained = workers.in_processes(missing, each, store, log, retrain)
+        runs = {config: store.get(digests[config]) for config in trained}
+        return {c: dataclasses.replace(run, recorded=False) for c, run in runs.items() if run}
     # By name, so that two processes that share some of the runs never wait for each other.
-    missing.sort(key=lambda config: config.digest(sha256[config.dataset]))
-    named = {"epoch": "named"}.get(log, log)
-    waiting = [running(config, device, retrain, named, store) for config in missing]
-    return dict(zip(missing, workers.in_streams(waiting, where), strict=True))
+    missing.sort(key=digests.get)
+    named = "named" if log == "epoch" else log
+    steps = [run_steps(config, device, retrain, named, store) for config in missing]
+    return dict(zip(missing, workers.in_streams(steps, where), strict=True))
 
 
 ALWAYS = "9999"  # later than any date: every recorded run is trained again
 
 
-def current(found: Run | None, before: str) -> bool:
-    """Whether there is a run that need not be trained again.
+def valid(run: Run, before: str) -> bool:
+    """Whether a recorded run need not be trained again; one dated in the future proves nothing."""
+    return not before or run.dated(before, utc_now())
 
-    A date that is still to come is wrong, and does not say that it was trained since `before`.
-    """
-    return found is not None and (not before or found.dated(before, utc_now()))
+
+def recorded(store: Store, digest: str, before: str) -> Run | None:
+    """The run that is kept under this name; None if it is missing, damaged or not `valid`."""
+    with contextlib.suppress(DamagedError):
+        found = store.get(digest)
+        return found if found and valid(found, before) else None
+    return None
 
 
 def retrain_before(retrain: bool | str) -> str:
@@ -185,12 +177,10 @@ def retrain_before(retrain: bool | str) -> str:
     Raises:
         ConfigError: neither true, false nor a date.
     """
-    try:
+    with contextlib.suppress(ValueError):
         if isinstance(retrain, str):
             date = datetime.fromisoformat(retrain.strip())
             return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC).isoformat()
-    except ValueError:
-        pass
     try:
         return ALWAYS if flag("retrain", retrain) else ""
     except ConfigError:

@@ -19,59 +19,45 @@ def fit(
 ) -> Iterator[Tensor]:
     """`train.fit`, as fast as the device allows; the same arguments, the same losses.
 
-    On a CPU denormal numbers are taken for zero, since a step full of them takes ten times as
-    long. On an NVIDIA GPU each step is a CUDA graph. Where none can be captured, and on any other
-    device, a warning says so and the plain loop trains.
+    On an NVIDIA GPU each step is a CUDA graph: one for whole batches, one for an epoch's short last
+    batch. Where none can be captured, a warning says so and the plain loop trains.
     """
-    device = data.train.labels.device
-    if device.type == "cpu":
-        with flushed_denormals(device):
-            yield from train.fit(model, optimizer, data, config, done)
-    elif device.type == "cuda":
-        yield from replay(model, optimizer, data, config, done)
-    else:
-        warn_of_plain_loop(f"{device.type} devices have no CUDA graphs")
-        yield from train.fit(model, optimizer, data, config, done)
-
-
-def warn_of_plain_loop(reason: str) -> None:
-    """Say, once a session for each reason, why the fast step is not taken."""
-    warnings.warn(
-        f"{reason}; the plain loop trains, with the same numbers in more time.", stacklevel=3
-    )
+    images, device = len(data.train), data.train.labels.device
+    sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
+    graphs, reason = {}, ""
+    if device.type == "cuda":
+        try:
+            graphs = capture(model, optimizer, data, config, sizes)
+        except RuntimeError as error:
+            reason = f"no CUDA graph could be captured ({str(error).splitlines()[0]})"
+    elif device.type != "cpu":
+        reason = f"{device.type} devices have no CUDA graphs"
+    if reason:
+        warnings.warn(
+            f"{reason}; the plain loop trains, with the same numbers in more time.", stacklevel=2
+        )
+    for indices in train.batches(images, config, done, device):
+        if graphs:
+            graph, batch, loss = graphs[len(indices)]
+            batch.copy_(indices)
+            graph.replay()
+            yield loss.clone()  # the next replay writes over it
+        else:
+            yield train.step(model, optimizer, data, config, indices)
 
 
 @contextlib.contextmanager
 def flushed_denormals(device: torch.device) -> Iterator[None]:
-    """Where `device` is a CPU, let denormal numbers be zero in this thread.
+    """On a CPU let denormal numbers be zero: a step full of them takes ten times as long.
 
-    The processor has the setting for each thread, and those that share a tensor's work take theirs
-    from the one that first needs them: where they were already there, they keep denormals.
+    The setting is each thread's own; those that share a tensor's work inherit it from the thread
+    that first needs them, and keep denormals if they were there before.
     """
     torch.set_flush_denormal(device.type == "cpu")
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-def replay(
-    model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, config: Config, done: int
-) -> Iterator[Tensor]:
-    """`train.fit` by CUDA graphs: one for whole batches, one for an epoch's short last batch."""
-    images = len(data.train)
-    sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
-    try:
-        graphs = capture(model, optimizer, data, config, sizes)
-    except RuntimeError as error:
-        warn_of_plain_loop(f"no CUDA graph could be captured ({str(error).splitlines()[0]})")
-        yield from train.fit(model, optimizer, data, config, done)
-        return
-    for indices in train.batches(images, config, done, data.train.labels.device):
-        graph, batch, loss = graphs[len(indices)]
-        batch.copy_(indices)
-        graph.replay()
-        yield loss.clone()  # the next replay writes over it
 
 
 def capture(
@@ -106,20 +92,16 @@ def capture(
 
 @contextlib.contextmanager
 def unchanged(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put back, in place, every value of `model` and `optimizer` that the block changes, and the
-    random streams of the CPU and the model's device.
-
-    State that the optimizer only made in the block becomes zero, which is what it starts from.
-    """
+    """Put back, in place, what the block changes of `model`, `optimizer` and the random generators;
+    state that the optimizer makes in it becomes zero, from which it starts."""
     tensors = [*model.parameters(), *model.buffers()]
-    devices = [tensors[0].device] if tensors[0].is_cuda else []
     before = [tensor.detach().clone() for tensor in tensors]
     states = {
         parameter: {name: value.clone() for name, value in state.items()}
         for parameter, state in optimizer.state.items()
     }
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng([tensors[0].device] if tensors[0].is_cuda else []):
             yield
     finally:
         with torch.no_grad():

@@ -17,7 +17,7 @@ def track(
 ) -> Iterator[Any]:
     """Pass the losses of `fit` through, and show how far they are.
 
-    The lines have the original's wording: `Train Epoch: 1 Loss: 0.065681` an epoch, and with the
+    The lines have the original's wording: `Train Epoch: 1 Loss: 0.065681` per epoch, and with the
     log "iteration" `Train Epoch 1 Iter: 910 Loss: 0.078050` as well.
 
     Args:
@@ -29,28 +29,33 @@ def track(
     epoch, iteration = divmod(before, iterations)
     where = f"goes on at epoch {epoch}, iteration {iteration}" if before else "training"
     say(log, f"{config.describe()}: {where}")
-    live = LiveCurve(config, iterations) if log == "epoch" and in_jupyterlab() else None
-    start = time.perf_counter()
+    name = f"{config.describe()}: " if log == "named" else ""
+    curve = None
+    if log == "epoch" and in_jupyterlab():
+        from IPython.display import display  # here: training in a terminal needs no notebook
+
+        curve = display({"text/plain": "training"}, raw=True, display_id=True)
+    start, drawn = time.perf_counter(), 0.0
     for loss in steps:
         yield loss
         if log == "none":
             continue
         losses.append(loss)
-        done = len(losses)
+        done, now = len(losses), time.perf_counter()
         epoch, iteration = divmod(done - 1, iterations)
+        left = f"{duration((now - start) / (done - before) * (total - done))} left"
         if log == "iteration":
             print(f"Train Epoch {epoch} Iter: {iteration} Loss: {float(loss):.6f}", flush=True)
-        last = iteration == iterations - 1
-        left = (time.perf_counter() - start) / (done - before) * (total - done)
-        if live:
-            live.show(losses, left, at_once=done == total)
-        elif last:
+        if curve and (done == total or now - drawn > REDRAW_SECONDS):
+            losses[:] = map(float, losses)  # waits for the device
+            state = "done" if done == total else left
+            title = f"{config.describe()}: epoch {epoch}, {state}"
+            curve.update(picture(losses, title, iterations, config.epochs), raw=True)
+            drawn = time.perf_counter()
+        elif not curve and iteration == iterations - 1:
             losses[-iterations:] = map(float, losses[-iterations:])
             mean = sum(losses[-iterations:]) / iterations
-            name = f"{config.describe()}: " if log == "named" else ""
-            print(
-                f"{name}Train Epoch: {epoch} Loss: {mean:.6f}  ({duration(left)} left)", flush=True
-            )
+            print(f"{name}Train Epoch: {epoch} Loss: {mean:.6f}  ({left})", flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -66,41 +71,14 @@ def in_jupyterlab() -> bool:
     return "JPY_SESSION_NAME" in os.environ
 
 
-class LiveCurve:
-    """A loss curve in the notebook's output that is redrawn while the training goes on."""
+def picture(losses: list[float], title: str, iterations: int, epochs: int) -> dict[str, Any]:
+    """The losses so far, in nats, as a MIME bundle."""
+    from matplotlib.figure import Figure
 
-    def __init__(self, config: Config, iterations: int) -> None:
-        from IPython.display import display  # here: training in a terminal needs no notebook
-
-        self.config, self.iterations = config, iterations
-        self.drawn = 0.0
-        self.handle = display({"text/plain": "training"}, raw=True, display_id=True)
-
-    def show(self, losses: list[Any], left: float, at_once: bool) -> None:
-        """Draw `losses`, unless that was done less than `REDRAW_SECONDS` ago; turns them to floats.
-
-        Args:
-            losses: of every iteration so far, in nats.
-            left: seconds to the end.
-            at_once: whether to draw in any case.
-        """
-        if at_once or time.perf_counter() - self.drawn > REDRAW_SECONDS:
-            losses[:] = map(float, losses)  # waits for the device
-            self.handle.update(self.picture(losses, left), raw=True)
-            self.drawn = time.perf_counter()
-
-    def picture(self, losses: list[float], left: float) -> dict[str, Any]:
-        """The curve so far as a MIME bundle."""
-        from matplotlib.figure import Figure
-
-        done = len(losses)
-        state = "done" if left == 0 else f"{duration(left)} left"
-        text = f"{self.config.describe()}: epoch {(done - 1) // self.iterations}, {state}"
-        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([i / self.iterations for i in range(done)], losses, lw=0.8)
-        axes.set(title=text, xlabel="epoch", ylabel="loss (nats)", yscale="log")
-        axes.set_xlim(0, self.config.epochs)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=100)
-        return {"image/png": buffer.getvalue(), "text/plain": text}
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([i / iterations for i in range(len(losses))], losses, lw=0.8)
+    axes.set(title=title, xlabel="epoch", ylabel="loss (nats)", yscale="log", xlim=(0, epochs))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return {"image/png": buffer.getvalue(), "text/plain": title}

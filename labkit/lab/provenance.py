@@ -1,4 +1,4 @@
-"""What trains a run, where and from which commit: the part of its record that is no number."""
+"""What trains a run, where and from which commit."""
 
 import functools
 import importlib.metadata
@@ -15,9 +15,13 @@ from labkit.core.version import __version__
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """What runs, where and when; a run's last bits depend on device, processor, threads and
-    versions, besides its config, data and recipe."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    packages = ("torch", "torchvision", "numpy")
+    versions, besides its config, data and training version."""
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
+    versions = {"labkit": __version__, "python": platform.python_version()}
+    versions |= {p: importlib.metadata.version(p) for p in ("torch", "torchvision", "numpy")}
+    if on_gpu:
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -25,12 +29,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.release()}",
-        "versions": {
-            "labkit": __version__,
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
-            **(cuda_versions() if device.type == "cuda" else {}),
-        },
+        "versions": versions,
     }
 
 
@@ -43,25 +42,14 @@ def processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def cuda_versions() -> dict[str, str]:
-    """The versions of the libraries that compute on an NVIDIA GPU."""
-    return {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
-
-
-def resumed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The provenance of a training that began as `before` and goes on as `now`."""
-    return before | {"resumed": [*before.get("resumed", []), now]}
-
-
 @functools.cache
 def commit() -> str:
     """The commit of this checkout, with "+" if files differ from it; "" outside a checkout."""
 
     def git(*words: str) -> str:
         package = Path(__file__).parent.parent
-        done = subprocess.run(
-            ["git", *words], cwd=package, capture_output=True, text=True, timeout=10
-        )
+        options = {"cwd": package, "capture_output": True, "text": True, "timeout": 10}
+        done = subprocess.run(["git", *words], **options)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

@@ -5,7 +5,9 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
+from labkit.core.evaluate import norms_of
 from labkit.core.layers import live_taps, probe
 
 
@@ -19,15 +21,15 @@ def slim(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> n
     product. To be called before the optimizer is made, on the device that will train.
 
     A `state_dict` has the full kernels, as if nothing had been reduced. Their dead taps hold what
-    they held before, and what is loaded from one. In the plain model they do the same without
-    weight decay, and shrink with it; they act on nothing either way.
+    they held before, or what was loaded; the plain model's shrink with weight decay, where there is
+    any. They act on nothing either way.
     """
     for name, module, before, after in probe(model, input_shape):
         if isinstance(module, nn.Conv2d):
             parent, _, leaf = name.rpartition(".")
             live = LiveConv2d(module, before[1:], after[1:])
             setattr(model.get_submodule(parent), leaf, live)
-    first, *others = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm.BatchNorm2d))
+    first, *others = norms_of(model)
     for norm in others:  # one counter for all: on a GPU each would be a kernel of its own
         norm.num_batches_tracked = first.num_batches_tracked
         norm.__class__ = UncountedBatchNorm2d
@@ -46,8 +48,8 @@ class UncountedBatchNorm2d(nn.BatchNorm2d):
 class LiveConv2d(nn.Module):
     """The convolution `conv`, without bias, for maps of one size, with its live taps alone.
 
-    `weight` is `[outputs, height, width, inputs]`: the channels-last format that makes the maps
-    have it too, but as a contiguous tensor, since fused optimizers copy any other.
+    `weight` is `[outputs, height, width, inputs]`: channels last, as the maps are, but contiguous,
+    since fused optimizers copy any other.
 
     Args:
         size: of the maps that come in, (H, W); `outputs` of those that go out.
@@ -64,9 +66,8 @@ class LiveConv2d(nn.Module):
         weight = kernel[self.live].permute(0, 2, 3, 1)
         on_cpu = kernel.device.type == "cpu"
         self.from_patches = on_cpu and conv.in_channels == 1
-        self.dense = None
-        if on_cpu:
-            self.dense = dense(size, outputs, weight.shape[1:3], self.stride, self.padding)
+        shape = weight.shape[1:3]
+        self.dense = dense(size, outputs, shape, self.stride, self.padding) if on_cpu else None
         if self.dense and len(self.dense[1]) > 1:
             laid_out = [weight[:, rows, columns] for rows, columns in self.dense[1]]
             self.register_buffer("matrix", torch.stack(laid_out), persistent=False)
@@ -76,20 +77,21 @@ class LiveConv2d(nn.Module):
         self.register_load_state_dict_pre_hook(LiveConv2d.reduce_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
+        height, width = self.weight.shape[1:3]
         if self.dense:
             (rows, columns), taps = self.dense
-            maps = x.permute(0, 2, 3, 1)[:, rows, columns].contiguous()
-            if len(taps) == 1:
-                y = Product.apply(maps.flatten(1), self.weight.flatten(1))
-            else:
-                y = DenseProduct.apply(maps, self.weight, taps, self.matrix)
+            maps = x.permute(0, 2, 3, 1)[:, rows, columns].contiguous().flatten(1)
+            one = len(taps) == 1
+            matrix = (
+                self.weight.flatten(1) if one else LaidOut.apply(self.weight, taps, self.matrix)
+            )
+            y = Product.apply(maps, matrix)
             return y.unflatten(1, (*self.outputs, -1)).permute(0, 3, 1, 2)
         if self.from_patches:
-            (rows, columns), (down, right) = self.padding, self.stride
-            padded = F.pad(x[:, 0], (columns, columns, rows, rows))
-            patches = padded.unfold(1, self.weight.shape[1], down)
-            patches = patches.unfold(2, self.weight.shape[2], right).flatten(3)
-            return Product.apply(patches, self.weight.flatten(1)).permute(0, 3, 1, 2)
+            padded = F.pad(x[:, 0], [p for p in self.padding[::-1] for _ in range(2)])
+            patches = padded.unfold(1, height, self.stride[0]).unfold(2, width, self.stride[1])
+            y = Product.apply(patches.flatten(3), self.weight.flatten(1))
+            return y.permute(0, 3, 1, 2)
         return F.conv2d(x, self.weight.permute(0, 3, 1, 2), None, self.stride, self.padding)
 
     def restore_kernel(self, state_dict: dict[str, Tensor], prefix: str, _: object) -> None:
@@ -117,8 +119,8 @@ def dense(
 
     Returns:
         The rows and columns of the pixels that come in, and for each output pixel the rows and
-        columns of the taps that meet them there. None where some output pixel does not meet them
-        all, so that the matrix would have zeros.
+        columns of the taps that meet them. None where some output pixel does not meet them all, so
+        that the matrix would have zeros.
     """
     pixels, taps = [], []
     for axis in range(2):
@@ -147,49 +149,37 @@ class Product(torch.autograd.Function):
     """`product` with its gradients."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return product(x, weight)
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, dy: Tensor
-    ) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         dx = product(dy, weight.t()) if ctx.needs_input_grad[0] else None
         return dx, product(dy.flatten(0, -2).t(), x.flatten(0, -2).t())
 
 
-class DenseProduct(torch.autograd.Function):
-    """A convolution of maps `[n, H, W, inputs]` with taps `[outputs, rows, columns, inputs]` to
-    `[n, pixels × outputs]` as one `product`.
+class LaidOut(torch.autograd.Function):
+    """Weights `[outputs, rows, columns, inputs]` as the matrix of a `dense` convolution,
+    `[pixels × outputs, H × W × inputs]`.
 
-    `taps` is what `dense` returns; `matrix`, `[pixels, outputs, H, W, inputs]`, is memory for the
-    weights laid out, kept from step to step since asking for as much each time takes longer.
+    `matrix`, `[pixels, outputs, H, W, inputs]`, is memory for it, kept from step to step since
+    asking for as much each time takes longer.
     """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        x: Tensor,
-        weight: Tensor,
-        taps: list[tuple[slice, slice]],
-        matrix: Tensor,
+        ctx: FunctionCtx, weight: Tensor, taps: list[tuple[slice, slice]], matrix: Tensor
     ) -> Tensor:
-        for pixel, (rows, columns) in enumerate(taps):
-            matrix[pixel] = weight[:, rows, columns]
-        ctx.save_for_backward(x, weight)
-        ctx.taps, ctx.matrix = taps, matrix
-        return product(x.flatten(1), matrix.flatten(2).flatten(0, 1))
+        for pixel, (rows, columns) in zip(matrix, taps, strict=True):
+            pixel.copy_(weight[:, rows, columns])
+        ctx.taps, ctx.shapes = taps, (weight.shape, matrix.shape)
+        return matrix.flatten(2).flatten(0, 1)
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, dy: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
-        x, weight = ctx.saved_tensors
-        dx = product(dy, ctx.matrix.flatten(2).flatten(0, 1).t())
-        dmatrix = product(dy.t(), x.flatten(1).t())
-        dweight = torch.zeros_like(weight)
-        for pixel, (rows, columns) in zip(dmatrix.view_as(ctx.matrix), ctx.taps, strict=True):
+    def backward(ctx: FunctionCtx, dmatrix: Tensor) -> tuple[Tensor, None, None]:
+        dweight = dmatrix.new_zeros(ctx.shapes[0])
+        for pixel, (rows, columns) in zip(dmatrix.view(ctx.shapes[1]), ctx.taps, strict=True):
             dweight[:, rows, columns] += pixel
-        return dx.view_as(x), dweight, None, None
+        return dweight, None, None

@@ -1,8 +1,8 @@
 """The random numbers of a training, apart from everyone else's.
 
 Modules such as dropout draw from torch's global generators. A training has generators of its own,
-put in place of the global ones for each step, so that what it draws depends on its seed alone:
-whatever else runs in the process, and however often the training was interrupted.
+which take the place of the global ones during each step, so that what it draws depends on its seed
+alone: not on what else runs in the process, nor on how often the training was interrupted.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from torch import Generator, Tensor
 
 
 def generators(seed: int, device: torch.device) -> list[Generator]:
-    """Those of a training with this seed on `device`: the CPU's, and the device's if it is another.
+    """A generator for the CPU, and one for `device` if it is another.
 
-    Weights and order are drawn with the seed itself; these have one that is made from it, since
-    the same numbers would come again.
+    Their seed is made from `seed`: weights and order are drawn with `seed` itself, and the same
+    numbers must not come again.
     """
     mixed = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])
     devices = dict.fromkeys([torch.device("cpu"), device])
@@ -25,7 +25,7 @@ def generators(seed: int, device: torch.device) -> list[Generator]:
 
 
 def drawing_from(own: list[Generator], steps: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Iterate over `steps`; while one is made `own` are the global generators."""
+    """Iterate over `steps`; each is made with `own` as the global generators."""
     while True:
         with in_use(own):
             loss = next(steps, None)
@@ -36,17 +36,15 @@ def drawing_from(own: list[Generator], steps: Iterator[Tensor]) -> Iterator[Tens
 
 @contextlib.contextmanager
 def in_use(own: list[Generator]) -> Iterator[None]:
-    """Make `own` the global generators of their devices; afterwards these are as they were."""
-    everyones = [_default(generator.device) for generator in own]
-    before = [_state(generator) for generator in everyones]
-    for generator, mine in zip(everyones, own, strict=True):
-        _become(generator, _state(mine))
+    """Make `own` the global generators of their devices within the block."""
+    pairs = [(generator, _global(generator.device)) for generator in own]
+    for pair in pairs:
+        _swap(*pair)
     try:
         yield
     finally:
-        for generator, mine, state in zip(everyones, own, before, strict=True):
-            _become(mine, _state(generator))
-            _become(generator, state)
+        for pair in pairs:
+            _swap(*pair)
 
 
 def states(own: list[Generator]) -> dict[str, Tensor]:
@@ -55,33 +53,29 @@ def states(own: list[Generator]) -> dict[str, Tensor]:
 
 
 def restore(own: list[Generator], saved: dict[str, Tensor]) -> None:
-    """Go on from `states`; on a device that they do not know of, from the start."""
+    """Go on from `states`; a device that they do not have starts from its seed."""
     for generator in own:
         if generator.device.type in saved:
             generator.set_state(saved[generator.device.type].cpu())
 
 
-def _default(device: torch.device) -> Generator:
+def _global(device: torch.device) -> Generator:
     if device.type == "cuda":
         torch.cuda.init()
         index = torch.cuda.current_device() if device.index is None else device.index
         return torch.cuda.default_generators[index]
-    return (
-        torch.mps._get_default_mps_generator() if device.type == "mps" else torch.default_generator
-    )
+    on_mps = device.type == "mps"
+    return torch.mps._get_default_mps_generator() if on_mps else torch.default_generator
 
 
-# A CUDA graph draws from the state that it was captured with: there the state itself changes hands,
-# not its value.
-
-
-def _state(generator: Generator) -> Generator | Tensor:
-    on_gpu = generator.device.type == "cuda"
-    return generator.graphsafe_get_state() if on_gpu else generator.get_state()
-
-
-def _become(generator: Generator, state: Generator | Tensor) -> None:
-    if isinstance(state, Generator):
-        generator.graphsafe_set_state(state)
+def _swap(one: Generator, other: Generator) -> None:
+    if one.device.type == "cuda":
+        # A CUDA graph draws from the state that it was captured with: the state itself changes
+        # hands here, not its value.
+        mine, theirs = one.graphsafe_get_state(), other.graphsafe_get_state()
+        one.graphsafe_set_state(theirs)
+        other.graphsafe_set_state(mine)
     else:
-        generator.set_state(state)
+        mine, theirs = one.get_state(), other.get_state()
+        one.set_state(theirs)
+        other.set_state(mine)

@@ -1,7 +1,6 @@
 """Several runs at once: on a CPU a process each, on an NVIDIA GPU a stream each."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import queue
@@ -10,15 +9,15 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import IO
 
 import psutil
 import torch
 
 from labkit.core.config import DATASETS, Config
 from labkit.core.log import say
+from labkit.lab.training import Steps, deterministic
 from labkit.store.folder import Store, StoreWarning
 from labkit.store.run import Run
 
@@ -29,29 +28,12 @@ WORTH = 20_000
 MEMORY = 1.5e9
 #: Runs at once on a GPU: more do not go faster.
 STREAMS = 25
-WARNING = "warning: "
+WARNING = "warning: "  # how a line begins that is one
 #: What starts a process that trains one run; see `worker`.
 COMMAND = (sys.executable, "-m", "labkit.lab.worker")
 
-Training = Generator[None, None, Run]  # trains while it is iterated over, and returns its run
 
-
-def completed(training: Training) -> Run:
-    """Train to the end."""
-    with deterministic():
-        while True:
-            try:
-                next(training)
-            except StopIteration as end:
-                return end.value
-
-
-def deterministic() -> contextlib.AbstractContextManager[None]:
-    """In it one seed gives one result on a GPU too; it holds for all runs that go on within."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False)
-
-
-def in_streams(waiting: Sequence[Training], device: torch.device) -> list[Run]:
+def in_streams(trainings: Sequence[Steps], device: torch.device) -> list[Run]:
     """Train all on one GPU, a step of each in turn; the runs in their order.
 
     A training is begun while the GPU's free memory suffices for one more as large as the largest
@@ -60,27 +42,27 @@ def in_streams(waiting: Sequence[Training], device: torch.device) -> list[Run]:
     Raises:
         DeviceError: the memory does not suffice for one alone, or the device was lost.
     """
-    queued = list(enumerate(waiting))[::-1]
-    active: dict[int, tuple[Training, torch.cuda.Stream]] = {}
+    waiting = list(enumerate(trainings))[::-1]
+    active: dict[int, tuple[Steps, torch.cuda.Stream]] = {}
     done: dict[int, Run] = {}
     largest = 0
     with deterministic(), contextlib.ExitStack() as closing:
-        for training in waiting:
-            closing.callback(training.close)  # frees its lock if another fails
-        while queued or active:
+        for steps in trainings:
+            closing.callback(steps.close)  # frees its lock if another fails
+        while waiting or active:
             free = torch.cuda.mem_get_info(device)[0]
-            if queued and (not active or (free > 1.5 * largest and len(active) < STREAMS)):
-                number, training = queued.pop()
-                active[number] = training, torch.cuda.Stream(device)
-            for number, (training, stream) in list(active.items()):
+            if waiting and (not active or (free > 1.5 * largest and len(active) < STREAMS)):
+                number, steps = waiting.pop()
+                active[number] = steps, torch.cuda.Stream(device)
+            for number, (steps, stream) in list(active.items()):
                 try:
                     with torch.cuda.stream(stream):
-                        next(training)
+                        next(steps)
                 except StopIteration as end:
                     done[number] = end.value
                     del active[number]
             largest = max(largest, free - torch.cuda.mem_get_info(device)[0])
-    return [done[number] for number in range(len(waiting))]
+    return [done[number] for number in range(len(trainings))]
 
 
 def worth(config: Config) -> bool:
@@ -107,91 +89,77 @@ def processes(runs: int) -> int:
     return max(min(runs, torch.get_num_threads(), fit), 1)
 
 
-def writable(store: Store) -> bool:
-    """Whether runs can be kept there, and so be handed on from one process to another."""
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=store.folder).close()
-    except OSError:
-        return False
-    return True
-
-
 def in_processes(
-    configs: Iterable[Config],
-    threads: int,
-    sha256: dict[str, str],
-    store: Store,
-    log: str,
-    retrain: Any,
-) -> dict[Config, Run]:
-    """Train on the CPU, a process for each run, and keep them in `store`.
+    configs: Iterable[Config], threads: int, store: Store, log: str, retrain: bool | str
+) -> list[Config]:
+    """Train on the CPU, a process with so many `threads` for each run, and keep them in `store`;
+    which were trained.
 
     A run whose process failed is left out, with a warning; its checkpoint stays. Where this process
     ends, the others do.
-
-    Args:
-        configs: of runs that are to be trained.
-        threads: of each.
-        sha256: the checksum of each dataset.
     """
-    configs = list(filter(worth, configs))
-    many = processes(len(configs))
-    if many < 2 or log == "iteration" or not writable(store):
-        return {}
-    say(log, f"{len(configs)} runs to train, {many} at a time")
-    log = "none" if log == "none" else "named"
-    places = [str(place) for place in store.places]
-    request = {"threads": threads, "log": log, "retrain": retrain, "places": places}
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    children: list[subprocess.Popen[str]] = []
+    waiting = list(filter(worth, configs))[::-1]
+    at_once = processes(len(waiting))
+    if at_once < 2 or log == "iteration" or not store.writable():
+        return []
+    say(log, f"{len(waiting)} runs to train, {at_once} at a time")
+    request = {"threads": threads, "retrain": retrain, "log": "none" if log == "none" else "named"}
+    request["places"] = [str(place) for place in store.places]
+    lines: queue.SimpleQueue[tuple[Config, str | None]] = queue.SimpleQueue()  # None: it has ended
+    active: dict[Config, subprocess.Popen[str]] = {}
+    trained: list[Config] = []
     failed: dict[Config, str] = {}
-    stopped = threading.Event()
 
-    def train(config: Config) -> None:
-        with contextlib.ExitStack() as ending:
-            ending.callback(lines.put, None)
-            if stopped.is_set():
-                return
-            failed[config] = "it could not be started"
-            errors = ending.enter_context(tempfile.TemporaryFile("w+"))
-            child = subprocess.Popen(
-                COMMAND,
-                env=environment,
-                stdin=subprocess.PIPE,  # stays open: it ends when this process does
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-            children.append(child)
-            if stopped.is_set():
-                child.kill()
+    def follow(config: Config, child: subprocess.Popen[str], errors: IO[str]) -> None:
+        """What the thread of a child does: pass on what it says."""
+        failed[config] = "it could not be followed"
+        try:
             with contextlib.suppress(BrokenPipeError), child:
                 text = json.dumps(request | {"config": config.to_dict()})
                 print(text, file=child.stdin, flush=True)
                 for line in child.stdout:
-                    lines.put(line.rstrip("\n"))
+                    lines.put((config, line.rstrip("\n")))
             errors.seek(0)
             said = errors.read().strip().splitlines() or [f"exit code {child.returncode}"]
             failed[config] = said[-1]
             if child.returncode == 0:
                 del failed[config]
+                trained.append(config)
+        finally:
+            errors.close()
+            lines.put((config, None))
 
-    with ThreadPoolExecutor(many) as pool, contextlib.ExitStack() as ending:
-        ending.callback(lambda: [child.kill() for child in children])
-        ending.callback(stopped.set)
-        for config in configs:
-            pool.submit(train, config)
-        running = len(configs)
-        while running:
-            line = lines.get()
+    try:
+        while waiting or active:
+            if waiting and len(active) < at_once:
+                config = waiting.pop()
+                errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (`follow` closes it)
+                try:
+                    active[config] = subprocess.Popen(
+                        COMMAND,
+                        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                        stdin=subprocess.PIPE,  # stays open: it ends when this process does
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        text=True,
+                    )
+                except OSError:
+                    failed[config] = "it could not be started"
+                    continue
+                arguments = config, active[config], errors
+                threading.Thread(target=follow, args=arguments, daemon=True).start()
+                continue
+            config, line = lines.get()
             if line is None:
-                running -= 1
+                del active[config]
             elif line.startswith(WARNING):
                 warnings.warn(line.removeprefix(WARNING), StoreWarning, stacklevel=3)
             else:
                 say(log, line)
+    finally:
+        for child in active.values():
+            child.kill()
+            child.wait()
     for config, reason in failed.items():
         warnings.warn(
             f"{config.describe()}: the process that trained it failed ({reason}); it is trained "
@@ -199,5 +167,4 @@ def in_processes(
             StoreWarning,
             stacklevel=3,
         )
-    kept = {c: store.find(c, sha256[c.dataset]) for c in configs if c not in failed}
-    return {c: dataclasses.replace(run, recorded=False) for c, run in kept.items() if run}
+    return trained

@@ -1,6 +1,7 @@
 """The first cell of a notebook: its parameters checked before anything is trained."""
 
 import ast
+import builtins
 import difflib
 import os
 from collections.abc import Sequence
@@ -26,12 +27,9 @@ def start(
         LabkitError: a value is not possible, or papermill handed over a parameter that the
             notebook does not have (papermill itself only warns of that).
     """
-    from labkit.lab import experiment  # here, since it brings torch along
-
     check(device=device)
-    base = Config(dataset=dataset, epochs=1 if smoke() else epochs)
+    base = checked(dataset=dataset, epochs=1 if smoke() else epochs, seeds=seeds, retrain=retrain)
     count = 1 if smoke() else len(seed_range(seeds))
-    experiment.retrain_before(retrain)
     return base, {"seeds": count, "device": device, "retrain": retrain}
 
 
@@ -41,22 +39,31 @@ def check(*, device: Any) -> None:
     Raises:
         LabkitError: the notebook has no such parameter, or this machine no such device.
     """
-    from labkit.core.device import find_device
+    if shell := getattr(builtins, "get_ipython", None):  # in a notebook
+        check_injected(shell().user_ns["In"])
+    checked(device=device)
 
-    check_injected(_cells_so_far())
-    find_device(device)
 
+def checked(**values: Any) -> Config:
+    """The baseline's config by any of the notebooks' parameters, after a check of every one.
 
-def test_images(base: Config) -> np.ndarray | None:
-    """The test images of the baseline's dataset, uint8 `[n, 28, 28]`; None, with a line that says
-    why, where they are neither on disk nor to be downloaded: the records have none."""
-    from labkit.core import data
+    Raises:
+        LabkitError: a value is not possible.
+    """
+    from labkit.core.device import find_device  # here, since they bring torch along
+    from labkit.lab.experiment import retrain_before
 
-    try:
-        return data.load(base.dataset).test.images.numpy()
-    except data.DataError as error:
-        print(f"The images cannot be shown: {error}")
-        return None
+    base = Config(**{name: values[name] for name in ("dataset", "epochs") if name in values})
+    for name, value in values.items():
+        if name in ("seeds", "recipe_seeds"):
+            seed_range(value, name)
+        elif name == "device":
+            find_device(value)
+        elif name == "retrain":
+            retrain_before(value)
+        elif name in ("activations", "lr", "batch_size"):
+            compared(base, **{name: value})
+    return base
 
 
 def compared(
@@ -72,6 +79,18 @@ def compared(
     if lr is not None:
         return vary(base, lr=[base.lr, lr])
     return vary(base, batch_size=[base.batch_size, batch_size])
+
+
+def test_images(base: Config) -> np.ndarray | None:
+    """The test images of the baseline's dataset, uint8 `[n, 28, 28]`; None, with a line that says
+    why, where they are neither on disk nor to be downloaded: the records have none."""
+    from labkit.core import data
+
+    try:
+        return data.load(base.dataset).test.images.numpy()
+    except data.DataError as error:
+        print(f"The images cannot be shown: {error}")
+        return None
 
 
 def check_injected(cells: Sequence[str]) -> None:
@@ -108,19 +127,9 @@ def check_names(given: set[str], known: set[str]) -> None:
 def assigned(source: str) -> set[str]:
     """The names that a cell's top level assigns; none if it is not plain Python (a magic, say)."""
     try:
-        tree = ast.parse(source)
+        statements = ast.parse(source).body
     except SyntaxError:
         return set()
-    found: set[str] = set()
-    for statement in tree.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
-        found |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return found
-
-
-def _cells_so_far() -> list[str]:
-    try:
-        return list(get_ipython().user_ns["In"])
-    except NameError:  # not in a notebook
-        return []
+    assignments = [part for part in statements if isinstance(part, ast.Assign | ast.AnnAssign)]
+    nodes = [node for part in assignments for node in ast.walk(part) if isinstance(node, ast.Name)]
+    return {node.id for node in nodes if isinstance(node.ctx, ast.Store)}

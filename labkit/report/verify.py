@@ -1,8 +1,10 @@
-"""`labkit verify`: make whatever a page shows again from the records, and compare."""
+"""`labkit verify`: make whatever a page shows again from the records, render the page again from
+that, and walk through the two side by side."""
 
 import base64
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import io
 import itertools
@@ -16,11 +18,10 @@ from typing import Any
 
 import nbformat
 import numpy as np
-from bs4 import BeautifulSoup, NavigableString, Tag
+from bs4 import BeautifulSoup, PageElement, Tag
 from bs4.element import PreformattedString
-from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillException
-from papermill.execute import ERROR_MARKER_TAG
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
@@ -28,16 +29,20 @@ from PIL import Image
 from labkit.core.config import DATASETS
 from labkit.core.values import LabkitError
 from labkit.report import build
+from labkit.report.page import PageSection, export, own_cells, render, unrun
 from labkit.show import conclusions, plots, reasons, remake, tables
 from labkit.store.audit import record_problems
 from labkit.store.files import MOST_JSON, file_sha256, parse, read
-from labkit.store.folder import Store, StoreError, load
+from labkit.store.folder import NAME, Store, StoreError, load
 from labkit.store.run import Run
 
 #: What reading something that nobody checked can raise.
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_PAGE = 2**28  # bytes; the report's own has four million
+MOST_SAID = 120  # characters of what is shown in either place where two pages differ
 KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots, "reasons": reasons}
+HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
+MANIFEST_TAG = {"name": "lab-report-manifest"}
 
 
 class Missing(Exception):
@@ -55,6 +60,15 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
+    @contextlib.contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Make a problem of whatever is raised by something that labkit would never write."""
+        try:
+            yield
+        except (LabkitError, *BROKEN) as error:
+            reason = error if isinstance(error, LabkitError) else f"{type(error).__name__}: {error}"
+            self.problems.append(f"{what} is not as labkit writes it ({reason}).")
+
 
 def verify(target: Path) -> Verdict:
     """Check a page, a report's folder, an executed notebook, a folder of records or one record.
@@ -64,342 +78,227 @@ def verify(target: Path) -> Verdict:
     Raises:
         LabkitError: there is nothing of that kind at `target`.
     """
+    verdict = Verdict()
     page = target / build.PAGE if target.is_dir() else target
-    if page.suffix == ".html" and page.is_file():
-        return verify_page(page)
-    if target.suffix == ".ipynb" and target.is_file():
-        verdict = Verdict()
-        if (executed := read_notebook(target, verdict)) is not None:
-            soup = BeautifulSoup(build.export(target.stem, executed).body, "html.parser")
-            verify_shown(soup, Store(), verdict)
-        return verdict
     records = sorted(target.glob("*.json")) if target.is_dir() else [target]
-    if not records or target.suffix not in ("", ".json") or not target.exists():
+    if page.suffix == ".html" and page.is_file():
+        with verdict.reading("the page or its manifest"):
+            verify_page(page, verdict)
+    elif target.suffix == ".ipynb" and target.is_file():
+        with verdict.reading(target.name):
+            executed = nbformat.reads(text_of(target), as_version=4)
+            again = Remaking(Store(), verdict).notebook(target.stem, executed, executed)
+            verdict.problems += notebook_differences(target.stem, executed, again)
+    elif records and target.suffix in ("", ".json") and target.exists():
+        for path in records:
+            verdict.checked["records"] += 1
+            verdict.problems += [f"record {path.stem}, {words}" for words in record_problems(path)]
+    else:
         raise LabkitError(
             f"there is nothing to verify at {target}; name a page, an executed notebook, a record "
             "or a folder of records."
         )
-    verdict = Verdict()
-    for path in records:
-        verdict.checked["records"] += 1
-        verdict.problems += [f"record {path.stem}, {words}" for words in record_problems(path)]
     return verdict
 
 
-def verify_page(page: Path) -> Verdict:
-    """Check all of a page: what it shows by the records, its words by the notebooks, and what the
-    manifest says by both.
+def verify_page(page: Path, verdict: Verdict) -> None:
+    """Compare a page and its manifest with those that follow from its notebooks and records.
 
-    Without a manifest the records are looked for in the user's stores, and the words are compared
-    with the notebooks of this labkit.
+    Without a manifest the records are looked for in the user's stores as well, and this labkit's
+    notebooks take the place of the executed ones.
     """
-    verdict, folder = Verdict(), build.evidence(page)
-    store = Store(folder / "runs")
-    store.places[1:1] = Store().places
-    soup = BeautifulSoup(text_of(page), "html.parser")
-    head = soup.find("meta", attrs={"name": "lab-report-manifest"})
+    soup, folder = parsed(text_of(page)), build.evidence(page)
     try:
-        stated = json.loads(head["content"])
-        shown = list(stated["shown"])
+        stated = json.loads(soup.find("meta", attrs=MANIFEST_TAG)["content"])
+        list(stated["shown"])
     except (TypeError, KeyError, ValueError, RecursionError):
         verdict.problems.append(
             f"{page.name} does not state what it shows: it is no page of this version of labkit, "
             "or its head was altered."
         )
-        return verdict
-    verify_shown(soup, store, verdict)
-    there = [made_by(block) for block in soup.find_all(attrs={remake.ATTRIBUTE: True})]
-    if there != shown:
-        verdict.problems += differences_of_order(there, shown)
-    written = folder / build.MANIFEST
-    try:
-        if not stated["notebooks"]:
-            raise ValueError("it names no notebooks")
-        alone = not written.is_file()
-        if alone:
-            verdict.missing.append(
-                f"There is no manifest beside {page.name}, so that nothing is known of its "
-                "notebooks and records, or of the training logs on it."
-            )
-            expected = by_sources(stated, soup, store)
-        else:
-            manifest = parse(read(written, MOST_JSON))
-            files = dict(manifest.pop("files"))
-            verify_files(page, build.contents(folder, stated), files, verdict)
-            for place, found, right in unequal(manifest, stated):
-                problem = f"the manifest's {place} is {found}; the page states {right}."
-                verdict.problems.append(problem)
-            expected = by_notebooks(stated, folder, verdict)
-        for place, found, right in unequal(stated, expected[0]):
-            verdict.problems.append(f"{place} is stated as {found}; recomputed: {right}.")
-        verify_words(soup, expected[1], verdict, outputs=not alone)
-    except (LabkitError, *BROKEN) as error:
-        said = f"{type(error).__name__}: {error}" if not isinstance(error, LabkitError) else error
-        verdict.problems.append(f"the page or its manifest is not as labkit writes it ({said}).")
-    return verdict
+        return
+    for part in soup.find_all(["table", "img"]):
+        if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
+            verdict.problems.append(f"{place_of(part)} does not say how it was made.")
+    if not stated["notebooks"]:
+        raise ValueError("it names no notebooks")
+    alone = not (folder / build.MANIFEST).is_file()
+    store = Store(folder / "runs", shipped=None)
+    if alone:
+        store.places += Store().places
+        verdict.missing.append(
+            f"There is no manifest beside {page.name}, so that nothing is known of its notebooks "
+            "and records, or of the training logs on it."
+        )
+    remaking, notebooks, sections, differing = Remaking(store, verdict), {}, [], []
+    for name, part in stated["notebooks"].items():
+        executed, own = None, source(name, part["parameters"])
+        path = folder / "notebooks" / f"{Path(name).name}.ipynb"
+        if own is None:
+            verdict.problems.append(f"{name} is no notebook of this labkit.")
+        if alone and own is not None:
+            executed = as_shown(soup.find(id=name), own)
+        elif not alone and path.is_file():
+            with verdict.reading(path.name):
+                executed = nbformat.reads(text_of(path), as_version=4)
+                verdict.checked["notebooks"] += 1
+        section = PageSection(name, part["status"])
+        if executed is not None:
+            again = remaking.notebook(name, own or executed, executed)
+            section = export(name, again, part["reason"] if unrun(again) else "")
+            differing += [] if alone else notebook_differences(name, executed, again)
+        notebooks[name] = dict(part)
+        if part["status"] != "not run" and part["reason"] != build.STOPPED:
+            sections.append(section)
+            notebooks[name] |= {"status": section.status, "reason": section.reason}
+    written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+    expected, text = render(written, notebooks, sections, store)
+    verdict.problems += unequal("the page's head", stated, expected)
+    pages = soup, parsed(text)
+    for tree in pages:
+        tree.find("meta", attrs=MANIFEST_TAG).decompose()  # it was compared
+    verdict.problems += [*differences(*pages), *differing]
+    calls = sum(len(part.calls) for part in sections)
+    verdict.checked["tables"] += len(expected["shown"]) - calls  # those of the page itself
+    verdict.checked["sections"] += len(sections)
+    if not alone:
+        paths = {n: folder / n for n in build.contents(folder, stated)} | {build.PAGE: page}
+        files = {name: file_sha256(path) for name, path in paths.items()}
+        verdict.checked["files"] += len(files)
+        manifest = parse(read(folder / build.MANIFEST, MOST_JSON))
+        verdict.problems += unequal(build.MANIFEST, manifest, {**expected, "files": files})
 
 
-def made_by(block: Tag) -> str:
-    """The name of the function that made what a block shows; "" if it does not say."""
-    try:
-        return str(json.loads(block[remake.ATTRIBUTE])["made by"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-
-
-def differences_of_order(there: list[str], stated: list[str]) -> Iterator[str]:
-    """What a page should show and does not, or shows and should not, or in another order."""
-    lost, added = (Counter(stated) - Counter(there)), (Counter(there) - Counter(stated))
-    for name, times in lost.items():
-        yield f"{name} is missing {times}×: the page states that it shows {len(stated)} things."
-    for name, times in added.items():
-        yield f"{name} is there {times}× more often than the page states."
-    if not lost and not added:
-        yield "what it shows is there in another order than the page states."
-
-
-def verify_files(
-    page: Path, contents: list[str], files: Mapping[str, str], verdict: Verdict
-) -> None:
-    """Check that the files that belong to a page are those that its manifest lists."""
-    there = [build.PAGE, *(name for name in contents if name != build.PAGE)]
-    for name in there:
-        path = page if name == build.PAGE else build.evidence(page) / name
-        verdict.checked["files"] += 1
-        if name not in files:
-            verdict.problems.append(f"{name} is not listed in the manifest.")
-        elif file_sha256(path) != files[name]:
-            verdict.problems.append(f"{name} is not as it was written (by its manifest).")
-    for name in sorted(set(files) - set(there)):
-        verdict.problems.append(f"{name} is missing, which the manifest lists.")
-
-
-def unequal(found: Any, expected: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
-    """Place, found and expected value of each difference between two structures of JSON."""
+def unequal(place: str, found: Any, expected: Any) -> Iterator[str]:
+    """Each difference between two structures of JSON, as a sentence."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in dict.fromkeys([*expected, *found]):
-            yield from unequal(found.get(key), expected.get(key), f"{place}.{key}".strip("."))
+            yield from unequal(f"{place}, {key}", found.get(key), expected.get(key))
     elif found != expected:
-        yield place, *(json.dumps(value)[:80] for value in (found, expected))
+        said, right = where_they_part(json.dumps(found), json.dumps(expected))
+        yield f"{place}: it is stated as {said}; recomputed: {right}."
 
 
 def text_of(path: Path) -> str:
-    """The text of a page or notebook.
-
-    Raises:
-        LabkitError: it cannot be read, is no regular file, or too large for one.
-    """
-    try:
-        return read(path, MOST_PAGE).decode(errors="replace")
-    except (OSError, ValueError) as error:
-        raise LabkitError(f"{path} cannot be read ({error}).") from error
+    """The text of a page or notebook, within bounds."""
+    return read(path, MOST_PAGE).decode(errors="replace")
 
 
-def read_notebook(path: Path, verdict: Verdict) -> nbformat.NotebookNode | None:
-    """The notebook at `path`; None, and a problem, if it is none."""
-    try:
-        return nbformat.reads(text_of(path), as_version=4)
-    except (LabkitError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        verdict.problems.append(f"{path.name} is no notebook ({type(error).__name__}: {error}).")
-        return None
+def parsed(html: str) -> BeautifulSoup:
+    """HTML as a browser reads it, which takes the first of two attributes of one name."""
+    return BeautifulSoup(html, "html.parser", on_duplicate_attribute="ignore")
 
 
-def by_notebooks(
-    stated: Mapping[str, Any], folder: Path, verdict: Verdict
-) -> tuple[dict[str, Any], str]:
-    """Manifest and page as they follow from the executed notebooks and the records.
-
-    Each notebook is compared with its source on the way.
-    """
-    notebooks, sections = {}, []
-    for name, part in stated["notebooks"].items():
-        path = folder / "notebooks" / f"{Path(name).name}.ipynb"
-        executed = read_notebook(path, verdict) if path.is_file() else None
-        status, reason = part["status"], part["reason"]
-        if executed is not None:
-            verdict.checked["notebooks"] += 1
-            verdict.problems += not_by_source(name, executed, part["parameters"])
-            whole = not build.unrun(executed)
-            status = "complete" if whole else "failed" if status == "complete" else status
-            reason = "" if whole else reason
-        notebooks[name] = {**part, "status": status, "reason": reason}
-        if status == "complete" and executed is not None:
-            sections.append(build.export(name, executed))
-        elif status != "not run" and reason != build.STOPPED:
-            sections.append(build.as_far_as_it_came(name, executed, reason))
-    written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
-    return build.render(written, notebooks, sections, Store(folder / "runs", shipped=None))
-
-
-def not_by_source(
-    name: str, executed: nbformat.NotebookNode, parameters: Mapping[str, Any]
-) -> Iterator[str]:
-    """Where an executed notebook differs from this labkit's, given these parameters."""
-    expected = source(name, parameters)
-    if expected is None:
-        yield f"{name} is no notebook of this labkit, so that its words cannot be compared."
-        return
-    cells = [c for c in executed.cells if ERROR_MARKER_TAG not in c.metadata.get("tags", [])]
-    for number, (found, right) in enumerate(itertools.zip_longest(cells, expected.cells), start=1):
-        pair = [cell and (cell.cell_type, cell.source) for cell in (found, right)]
-        if pair[0] != pair[1]:
-            said, should = where_they_part(*(part and part[1] for part in pair))
-            yield f"{name}, cell {number}: it is {said}; in this labkit's notebook: {should}."
-            return
-
-
-def source(name: str, parameters: Mapping[str, Any]) -> nbformat.NotebookNode | None:
-    """This labkit's notebook with the parameters set and without outputs; None if there is none."""
+def source(name: str, parameters: Mapping[str, Any]) -> NotebookNode | None:
+    """This labkit's notebook with the parameters set; None if there is none of that name."""
     path = build.notebook_folder() / f"{Path(name).name}.ipynb"
     if not path.is_file():
         return None
     try:
-        read = load_notebook_node(str(path))
-        made = parameterize_notebook(
-            read, dict(parameters), kernel_name="python3", language="python"
-        )
+        own, given = load_notebook_node(str(path)), dict(parameters)
+        return parameterize_notebook(own, given, kernel_name="python3", language="python")
     except PapermillException as error:
         raise ValueError(f"its parameters are no parameters: {error}") from error
-    for cell in made.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-    return made
 
 
-def by_sources(
-    stated: Mapping[str, Any], soup: BeautifulSoup, store: Store
-) -> tuple[dict[str, Any], str]:
-    """Manifest and page as they follow from this labkit's notebooks, without what these show."""
-    sections = []
-    for name, part in stated["notebooks"].items():
-        made = source(name, part["parameters"])
-        if made is None:
-            raise ValueError(f"{name} is no notebook of this labkit")
-        blocks = soup.find(id=name).find_all(attrs={remake.ATTRIBUTE: True})
-        calls = [json.loads(block[remake.ATTRIBUTE]) for block in blocks]
-        sections.append(dataclasses.replace(build.export(name, made), calls=calls))
-    return build.render(written_of(stated), stated["notebooks"], sections, store)
+def as_shown(section: Tag, own: NotebookNode) -> NotebookNode:
+    """A notebook as it must have been executed to be shown so: its outputs are taken from the page,
+    but of tables and texts only how they were made."""
+    executed = nbformat.from_dict(own)
+    for cell, block in zip(executed.cells, section.find_all("div", class_="cell"), strict=False):
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count, cell.outputs = 1, []
+        for part in block.find_all(["div", "details"]):
+            if part.has_attr(remake.ATTRIBUTE):
+                data = {remake.MIME: json.loads(part[remake.ATTRIBUTE])}
+                if picture := part.find("img"):
+                    data["image/png"] = str(picture.get("src")).partition("base64,")[2]
+                last = part.find(class_="output_execute_result")
+                kind = "execute_result" if last else "display_data"
+                cell.outputs.append(nbformat.v4.new_output(kind, data))
+            elif "log" in part.get("class", ()):
+                name = "stderr" if words(part.summary) == "Messages" else "stdout"
+                text = part.pre.get_text()
+                cell.outputs.append(nbformat.v4.new_output("stream", name=name, text=text))
+    return executed
 
 
-def written_of(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says that nothing else tells."""
-    return {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+@dataclass
+class Remaking:
+    """Makes again what notebooks show from the records in a store, each of which is checked when
+    it is first asked for."""
 
+    store: Store
+    verdict: Verdict
+    runs: dict[str, Run | None] = field(default_factory=dict)
 
-def verify_words(soup: BeautifulSoup, page: str, verdict: Verdict, *, outputs: bool) -> None:
-    """Check a page by one that was made again, section by section: its words, order and style.
+    def notebook(self, name: str, own: NotebookNode, executed: NotebookNode) -> NotebookNode:
+        """The notebook `own` with the outputs of an executed one, made again."""
+        again, left = nbformat.from_dict(own), iter(own_cells(executed))
+        again.cells = own_cells(again)
+        for number, cell in enumerate(again.cells, start=1):
+            done = next(left, {})
+            if cell.cell_type == "code":
+                place, outputs = f"{name}, cell {number}", done.get("outputs", [])
+                cell.execution_count = done.get("execution_count")
+                cell.outputs = [self.output(place, output) for output in outputs]
+        return again
 
-    Args:
-        outputs: compare what the notebooks show as well; else leave it out on both sides.
-    """
-    pages = soup, BeautifulSoup(page, "html.parser")
-    for tree in pages:
-        tree.find("meta", attrs={"name": "lab-report-manifest"}).decompose()
-        for part in () if outputs else (is_shown, is_empty_box):
-            for shown in tree.find_all(part):
-                shown.decompose()
-    found, right = ({s.get("id"): s.extract() for s in tree.find_all("section")} for tree in pages)
-    for name in dict.fromkeys([*right, *found]):
-        verdict.checked["sections"] += 1
-        pair = (tokens(part[name]) if name in part else [] for part in (found, right))
-        verdict.problems += [f"section {name}, {words}" for words in first_difference(*pair)]
-    verdict.problems += first_difference(*map(tokens, pages))
+    def output(self, place: str, output: NotebookNode) -> NotebookNode:
+        """An output made again, if it says how it was made; if that fails, it stays.
 
+        Its picture stays where it has the same pixels as the one drawn again, and where that cannot
+        be known: where the images in it are not at hand, or another matplotlib drew it.
+        """
+        if not (call := output.get("data", {}).get(remake.MIME)):
+            return output
+        checked, problems = self.verdict.checked, self.verdict.problems
+        try:
+            made = again(call, self.find)
+            bundle = made._repr_mimebundle_()
+        except Missing:
+            checked["not made again, for want of their records"] += 1
+        except StoreError as error:
+            problems.append(f"{place}: {error}")
+        except BROKEN as error:
+            problems.append(f"{place}: it does not say how it was made ({error}).")
+        else:
+            kind = type(made).__name__.lower()
+            checked[f"{kind}s"] += 1
+            data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+            if kind == "figure":
+                shown = output.data.get("image/png")
+                unknown = made.call["from"].get("images", 0) is None
+                if unknown:
+                    checked["of these by their words alone, for want of the images"] += 1
+                if unknown or same_picture(shown, data["image/png"]):
+                    data["image/png"] = shown
+            data |= {remake.MIME: call}
+            return nbformat.from_dict({**output, "data": data, "metadata": metadata})
+        return output
 
-def is_shown(part: Tag) -> bool:
-    """Whether an element is something that says how it was made, or a training log."""
-    if "log" in part.get("class", ()):
-        return all(tag.name in ("summary", "pre", "span") for tag in part.find_all(True))
-    return part.has_attr(remake.ATTRIBUTE)
-
-
-def is_empty_box(part: Tag) -> bool:
-    """Whether an element is the box of a notebook's outputs, and these were taken out of it."""
-    box = "output_wrapper" in part.get("class", ()) and not part.get_text().strip()
-    return box and all(tag.name == "div" for tag in part.find_all(True))
-
-
-def tokens(part: Tag) -> list[str]:
-    """The tags of an element with their attributes, and its words, in their order."""
-    found = []
-    for node in part.descendants:
-        if isinstance(node, Tag):
-            attributes = "".join(f' {key}="{node[key]}"' for key in sorted(node.attrs))
-            found.append(f"<{node.name}{attributes}>")
-        elif type(node) is NavigableString or not isinstance(node, PreformattedString):
-            found += filter(None, [" ".join(node.split())])
-    return found
-
-
-def first_difference(found: list[str], expected: list[str]) -> Iterator[str]:
-    """The first place where two lists of `tokens` differ, as a sentence."""
-    heading, after = "the top", False
-    for one, other in itertools.zip_longest(found, expected):
-        if one != other:
-            said, right = where_they_part(one, other)
-            yield f"under “{heading}”: it says {said}; remade: {right}."
-            return
-        heading = one if after and not one.startswith("<") else heading
-        after = one.startswith(("<h1", "<h2", "<h3", "<h4", "<h5"))
-
-
-def where_they_part(one: str | None, other: str | None) -> tuple[str, str]:
-    """Two texts, quoted from shortly before the place where they begin to differ."""
-    alike = (a == b for a, b in zip(one or "", other or "", strict=False))
-    start = max(sum(itertools.takewhile(bool, alike)) - 20, 0)
-    said = ["nothing" if text is None else repr(text[start : start + 120]) for text in (one, other)]
-    return said[0], said[1]
-
-
-def verify_shown(soup: BeautifulSoup, store: Store, verdict: Verdict) -> None:
-    """Check the tables, texts and figures of some HTML that states how they were made."""
-    found: dict[str, Run] = {}
-    failed: set[str] = set()
-
-    def find(reference: dict[str, Any]) -> Any:
+    def find(self, reference: dict[str, Any]) -> Any:
+        """The run or the images that a call names."""
         if "images" in reference:
             return images_of(reference["images"])
-        name = reference["run"]
-        if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{12}", name):
+        name, verdict = reference["run"], self.verdict
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(f"{repr(name)[:40]} is no record's name")
-        if name not in found and name not in failed:
+        if name not in self.runs:
             verdict.checked["records"] += 1
+            paths = [p for place in self.store.places if (p := place / f"{name}.json").is_file()]
             problems = [f"record {name} is not here."]
-            for place in store.places:
-                if (path := place / f"{name}.json").is_file():
-                    problems = [f"record {name}, {words}" for words in record_problems(path)]
-                    if not problems:
-                        found[name] = load(path)
-                    break
-            if problems:
-                failed.add(name)
-                verdict.problems.extend(problems)
-        if name in failed:
+            if paths:
+                problems = [f"record {name}, {words}" for words in record_problems(paths[0])]
+            verdict.problems += problems
+            self.runs[name] = None if problems else load(paths[0])
+        run = self.runs[name]
+        if run is None:
             raise Missing
-        if found[name].checksum != reference["sha256"]:
+        if run.checksum != reference["sha256"]:
             raise StoreError(f"record {name} is another one now than the page was made from.")
-        return dataclasses.replace(found[name], recorded=reference["recorded"])
-
-    for block in soup.find_all(attrs={remake.ATTRIBUTE: True}):
-        place = name_of(block)
-        try:
-            made = again(json.loads(block[remake.ATTRIBUTE]), find)
-            kind = type(made).__name__.lower()
-            verdict.checked[{"table": "tables", "text": "texts", "figure": "figures"}[kind]] += 1
-            compare = {"table": compare_table, "text": compare_text, "figure": compare_figure}
-            verdict.problems += [f"{place}: {words}" for words in compare[kind](block, made)]
-            if kind == "figure" and made.call["from"].get("images", ...) is None:
-                verdict.checked["of these by their words alone, for want of the images"] += 1
-        except Missing:
-            verdict.checked["not made again, for want of their records"] += 1
-        except StoreError as error:
-            verdict.problems.append(f"{place}: {error}")
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            verdict.problems.append(f"{place}: it does not say how it was made ({error}).")
-    for name in ("table", "img"):
-        for part in soup.find_all(name):
-            if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
-                verdict.problems.append(f"{name_of(part)}: it does not say how it was made.")
+        return dataclasses.replace(run, recorded=reference["recorded"])
 
 
 def images_of(sha256: str) -> np.ndarray | None:
@@ -429,113 +328,108 @@ def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figur
     return function(**{key: remake.decode(value, find) for key, value in made["from"].items()})
 
 
-def compare_table(block: Tag, made: tables.Table) -> Iterator[str]:
-    """The cells of a shown table that are not those of the one made again."""
-    caption, shown = cells(block)
-    right_caption, right = cells(BeautifulSoup(made.html(), "html.parser"))
-    if caption != right_caption:
-        yield f"its caption says {caption!r}; recomputed: {right_caption!r}."
-    if [len(row) for row in shown] != [len(row) for row in right]:
-        yield "it has other rows or columns than the one recomputed."
-        return
-    titles = [title if isinstance(title, tuple) else (title,) for title in made.frame.columns]
-    heads = len(right) - len(made.frame)
-    for number, (row, expected) in enumerate(zip(shown, right, strict=True)):
-        for column, (found, value) in enumerate(zip(row, expected, strict=True)):
-            if found == value:
+def same_picture(shown: Any, drawn: str) -> bool:
+    """Whether two pictures (PNG in base64) have the same pixels, or, where different versions of
+    matplotlib drew them, the same size."""
+    if shown == drawn:
+        return True
+    try:
+        one, other = (Image.open(io.BytesIO(base64.b64decode(text))) for text in (shown, drawn))
+        if one.size != other.size:
+            return False
+        same_tool = one.info.get("Software") == other.info.get("Software")
+        return not same_tool or one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
+    except Exception:  # a damaged picture can raise anything
+        return False
+
+
+def notebook_differences(name: str, executed: NotebookNode, again: NotebookNode) -> list[str]:
+    """Each place where an executed notebook is not as it was made again, as a sentence."""
+    pair = [[{**c, "id": 0, "metadata": 0} for c in own_cells(nb)] for nb in (executed, again)]
+    if pair[0] == pair[1]:
+        return []
+    pages = (parsed(export(name, notebook).body) for notebook in (executed, again))
+    return [f"notebook {name}, {sentence}" for sentence in differences(*pages)]
+
+
+def differences(found: Tag, expected: Tag) -> Iterator[str]:
+    """Each place where a page is not as it was made again, as a sentence."""
+    pairs: list[tuple[PageElement, PageElement]] = [(found, expected)]
+    while pairs:
+        one, other = pairs.pop()
+        if not isinstance(one, Tag) or not isinstance(other, Tag) or one.name != other.name:
+            if said([one]) != said([other]):
+                yield difference([one], [other])
+            continue
+        for key in dict.fromkeys([*other.attrs, *one.attrs]):
+            if one.get(key) == other.get(key):
                 continue
-            if number < heads:
-                where = "its head"
+            if key == "src":
+                yield f"{place_of(other)} has a picture that is not the one drawn again."
             else:
-                title = " ".join(titles[column - 1]).strip()
-                where = f"row {expected[0]!r}, " + (f"column {title!r}" if column else "its name")
-            yield f"{where} says {found!r}; recomputed: {value!r}."
-    if added := not_in(block, BeautifulSoup(made.html(), "html.parser")):
-        yield added
+                texts = where_they_part(str(one.get(key)), str(other.get(key)))
+                yield f"{place_of(other)} has the {key} {texts[0]!r}; recomputed: {texts[1]!r}."
+        parts, right = contents(one), contents(other)
+        if len(parts) == len(right):
+            pairs += reversed(list(zip(parts, right, strict=True)))
+            continue
+        texts = [list(map(str, side)) for side in (parts, right)]
+        steps = difflib.SequenceMatcher(None, *texts, autojunk=False).get_opcodes()
+        for _, start, end, begin, stop in (step for step in steps if step[0] != "equal"):
+            both = min(end - start, stop - begin)
+            pairs += zip(parts[start:end], right[begin:stop], strict=False)
+            if end - start != stop - begin:
+                yield difference(parts[start + both : end], right[begin + both : stop])
 
 
-def cells(block: Tag) -> tuple[str, list[list[str]]]:
-    """A table's caption, and the text of its cells by row."""
-    rows = [[words(cell) for cell in row.find_all(["th", "td"])] for row in block.find_all("tr")]
-    caption = block.find("caption")
-    return words(caption) if caption else "", rows
+def contents(part: Tag) -> list[PageElement]:
+    """What an element holds: other elements and text, but for spaces and comments."""
+    texts = [child for child in part.children if not isinstance(child, PreformattedString)]
+    return [child for child in texts if isinstance(child, Tag) or child.strip()]
 
 
-def compare_text(block: Tag, made: conclusions.Text) -> Iterator[str]:
-    """The sentences of a shown text that are not those of the one made again."""
-    expected = BeautifulSoup(markdown2html(made.markdown), "html.parser")
-    for found, value in itertools.zip_longest(
-        *([words(line) for line in lines(part)] for part in (block, expected))
-    ):
-        if found != value:
-            yield f"it says {found!r}; recomputed: {value!r}."
-            return
-    if words(block) != words(expected):
-        yield f"it says {words(block)!r}; recomputed: {words(expected)!r}."
-    elif drawn := not_in(block, expected):
-        yield drawn
+def difference(found: list[PageElement], expected: list[PageElement]) -> str:
+    """What stands in a place of a page instead of what should stand there."""
+    texts = [
+        repr(text) if text else "nothing" for text in where_they_part(said(found), said(expected))
+    ]
+    return f"{place_of((expected or found)[0])} says {texts[0]}; recomputed: {texts[1]}."
 
 
-def not_in(block: Tag, expected: Tag) -> str:
-    """A sentence if a block has an element that could hide or add something; else ""."""
-    plain = Counter(token for token in tokens(expected) if token.startswith("<"))
-    for token, times in Counter(t for t in tokens(block) if t.startswith("<")).items():
-        boxed = token.startswith("<div class=\"['output") or token == "<div class=\"['scroll']\">"
-        if not boxed and times > plain[token]:
-            return f"it has an element {token[:100]!r} that the one recomputed has not."
-    return ""
+def said(parts: list[PageElement]) -> str:
+    """The words of some elements, each with its name."""
+    return " ".join(f"<{p.name}> {words(p)}" if isinstance(p, Tag) else words(p) for p in parts)
 
 
-def compare_figure(block: Tag, made: plots.Figure) -> Iterator[str]:
-    """Whether a shown figure is the one drawn again, by its words and pixel by pixel.
-
-    Where another matplotlib drew it, or the images in it are not at hand, by its words and size.
-    """
-    pictures = block.find_all("img")
-    if len(pictures) != 1:
-        yield f"it has {len(pictures)} pictures instead of one."
-        return
-    (shown,) = pictures
-    if shown.get("alt") != made.alt:
-        yield f"it is described as {shown.get('alt')!r}; recomputed: {made.alt!r}."
-        return
-    without = {key: value for key, value in shown.attrs.items() if key not in ("alt", "src")}
-    bundle, shape = made._repr_mimebundle_()
-    size = {key: str(shape["image/png"][key]) for key in ("width", "height")}
-    if without != size:
-        yield f"its attributes are {without}; recomputed: {size}."
-        return
-    written = base64.b64decode(str(shown.get("src")).partition("base64,")[2])
-    right = base64.b64decode(bundle["image/png"])
-    if written == right or made.call["from"].get("images", ...) is None:
-        return
-    one, other = (Image.open(io.BytesIO(part)) for part in (written, right))
-    same_tool = one.info.get("Software") == other.info.get("Software")
-    if one.size != other.size or (same_tool and pixels(one) != pixels(other)):
-        yield "its picture is not the one drawn again."
+def where_they_part(one: str, other: str) -> tuple[str, str]:
+    """Two texts; if they are long, from shortly before the place where they begin to differ."""
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    longer = max(len(one), len(other)) > MOST_SAID
+    start = max(sum(1 for _ in alike) - 20, 0) if longer else 0
+    return one[start : start + MOST_SAID], other[start : start + MOST_SAID]
 
 
-def pixels(image: Image.Image) -> bytes:
-    """The picture without what else its file says."""
-    return image.convert("RGBA").tobytes()
-
-
-def lines(block: Tag) -> list[Tag]:
-    """The paragraphs and list items that hold no others."""
-    parts = block.find_all(["p", "li"])
-    return [part for part in parts if not part.find(["p", "li"])] or [block]
-
-
-def words(part: Tag) -> str:
+def words(part: PageElement) -> str:
     """The text of an element, its spaces made one."""
-    return " ".join(part.get_text().split())
+    return " ".join((part.get_text() if isinstance(part, Tag) else str(part)).split())
 
 
-def name_of(block: Tag) -> str:
-    """Where on a page an element is: its caption, or the heading above it."""
-    heading = block.find_previous(["h1", "h2", "h3", "h4", "h5"])
-    above = words(heading) if heading else "the top"
-    caption = block.find("caption")
-    if caption:
-        return f"table “{words(caption).partition(';')[0]}” under “{above}”"
-    return f"text under “{above}”"
+def place_of(part: PageElement) -> str:
+    """Where on a page something is, as the subject of a sentence."""
+    around = {tag.name: tag for tag in reversed([part, *part.parents]) if isinstance(tag, Tag)}
+    heading, table, row = part.find_previous(HEADINGS), around.get("table"), around.get("tr")
+    under = f"under “{words(heading) if heading else 'the top'}”"
+    if table is None:
+        return f"{'figure' if 'img' in around else 'text'} {under}: it"
+    caption = re.split("[;.(]", words(table.caption))[0] if table.caption else ""
+    place, cell = f"table “{caption.strip()}” {under}:", around.get("td") or around.get("th")
+    if cell is None or row is None:
+        return f"{place} it"
+    if "thead" in around:
+        return f"{place} its head"
+    column, titles = len(cell.find_previous_siblings(["td", "th"])), []
+    for head in table.select("thead tr"):
+        spread = [[words(title)] * int(title.get("colspan", 1)) for title in head.find_all("th")]
+        titles += list(itertools.chain(*spread))[column : column + 1]
+    named = f"column {' '.join(titles).strip()!r}" if column else "its name"
+    return f"{place} row {words(row.find(['td', 'th']))!r}, {named}"

@@ -13,7 +13,8 @@ from labkit.core.measures import STATISTICS
 from labkit.core.words import minus, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.show.remake import MIME, remakable
-from labkit.store.run import BOTH, Run, Runs, answered, answering, divergences, finite, unanswered
+from labkit.store.groups import BOTH, Runs, answered, answering, divergences, finite, unanswered
+from labkit.store.run import Run
 
 
 @dataclass

@@ -15,7 +15,8 @@ from PIL import Image
 
 from labkit.core.words import minus, sentence
 from labkit.show.remake import MIME
-from labkit.store.run import Run, Runs, left_out
+from labkit.store.groups import Runs, left_out
+from labkit.store.run import Run
 
 # Colour-blind safe (Okabe and Ito's palette as seaborn has it); settings differ in marker and
 # line style as well, so that a grey print can be read.

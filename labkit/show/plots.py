@@ -34,9 +34,8 @@ from labkit.show.figure import (
 )
 from labkit.show.remake import remakable
 from labkit.show.tables import printed, shares
-from labkit.store.run import (
+from labkit.store.groups import (
     BOTH,
-    Run,
     Runs,
     answered,
     answering,
@@ -47,6 +46,7 @@ from labkit.store.run import (
     off_diagonal,
     total_confusion,
 )
+from labkit.store.run import Run
 
 
 def smooth(losses: np.ndarray, window: int) -> np.ndarray:

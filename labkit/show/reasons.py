@@ -30,7 +30,8 @@ from labkit.show.figure import (
 )
 from labkit.show.plots import smooth
 from labkit.show.remake import remakable
-from labkit.store.run import Run, Runs, finite, from_before
+from labkit.store.groups import Runs, finite, from_before
+from labkit.store.run import Run
 
 #: Depth is drawn from light to dark.
 DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")

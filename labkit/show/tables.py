@@ -13,9 +13,8 @@ from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, plural
 from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.show.remake import MIME, remakable
-from labkit.store.run import (
+from labkit.store.groups import (
     BOTH,
-    Run,
     Runs,
     answered,
     answering,
@@ -28,6 +27,7 @@ from labkit.store.run import (
     total_confusion,
     unanswered,
 )
+from labkit.store.run import Run
 
 
 @dataclass

@@ -4,89 +4,84 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from labkit.core.config import DATASETS
 from labkit.core.data import CHECKSUMS
-from labkit.core.log import plain
 from labkit.core.measures import STATISTICS, kept_as, sample_size
-from labkit.store.files import version
-from labkit.store.folder import StoreError, parts
 from labkit.store.integrity import record_sha256
+from labkit.store.record import DamagedError, Record, StoreError
 from labkit.store.run import Run
 
 
 def record_problems(path: Path) -> list[str]:
     """What in a record does not fit the rest of it, each with its place; none for a good one."""
-    before = version(path)
+    return audited(path)[1]
+
+
+def audited(path: Path) -> tuple[Run | None, list[str]]:
+    """The run whose record is at `path`, if it can be read, and `record_problems`."""
     try:
-        problems = list(_problems(path))
-    except StoreError as error:
-        problems = [str(error)]
-    except (OSError, ValueError) as error:
-        problems = [f"{plain(str(error)).rstrip('.')}."]
-    if problems and version(path) != before:  # another process has just replaced it
-        return record_problems(path)
-    return problems
-
-
-def _problems(path: Path) -> Iterator[str]:
-    """As `record_problems`; what makes it none at all is raised."""
-    text, _, record, run = parts(path)
-    found = [f"{place}: {said}." for place, said in _misfits(run, record)]
-    yield from found
-    if found:
-        return
-    if record["sha256"] != record_sha256(record):
-        yield (
+        record = Record.read(path, altered=True)
+    except DamagedError as error:
+        return None, [f"{error.reason}."]
+    except (StoreError, FileNotFoundError) as error:
+        return None, [f"{str(error).rstrip('.')}."]
+    problems = [f"{place}: {said}." for place, said in _misfits(record)]
+    if not problems and record.content["sha256"] != record_sha256(record.content):
+        problems.append(
             "its content does not have the checksum that it states; the change is in something "
             "that nothing else repeats, such as its provenance or the checksum itself."
         )
-    elif json.dumps(record, indent=1).encode() != text:
-        yield "it says the same, but not as it was written: a number's last digit, or a space."
+    if not problems and json.dumps(record.content, indent=1).encode() != record.text:
+        problems.append(
+            "it says the same, but not as it was written: a number's last digit, or a space."
+        )
+    return record.run, problems
 
 
-def _misfits(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _misfits(record: Record) -> Iterator[tuple[str, str]]:
     """Place and sentence for each part of a record that another part contradicts."""
-    dataset, known = run.config.dataset, run.data_sha256 == CHECKSUMS.get(run.config.dataset)
-    sizes = dict(zip(("train", "test"), DATASETS[dataset], strict=True))
-    for number, row in enumerate(record["history"]):
+    run, rows = record.run, record.content["history"]
+    for number, row in enumerate(rows):
         mean = run.iteration_loss[number].astype(np.float64).mean()
         stated = math.nan if row["loss"] is None else row["loss"]
         both_missing = math.isnan(stated) and math.isnan(mean)
         # The order of a sum decides its last digits; the first records have 15 decimals.
         if not both_missing and not math.isclose(stated, mean, rel_tol=1e-12, abs_tol=1e-15):
-            yield (
-                f"history[{number}].loss",
-                f"{stated}, where its batch losses have the mean {mean}",
-            )
+            place = f"history[{number}].loss"
+            yield place, f"{stated}, where its batch losses have the mean {mean}"
+    known = run.data_sha256 == CHECKSUMS.get(run.config.dataset)
     for statistics in STATISTICS:
-        for split, images in sizes.items():
+        for split, images in zip(("train", "test"), DATASETS[run.config.dataset], strict=True):
             place = f"confusion.{kept_as(split, statistics)}"
-            column = kept_as(f"{split}_accuracy", statistics)
             counts = run.counts(split, statistics)
             total, right = counts.sum(), np.trace(counts)
-            if known and total and total != images:
+            if known and total not in (0, images):
                 yield place, f"it counts {total} answers to {images} images"
-            for number, row in enumerate(record["history"]):
-                where, share = f"history[{number}].{column}", row.get(column)
-                if number == run.config.epochs - 1:
-                    if total and (share is None or not abs(share * total - right) < 1e-6):
-                        yield where, f"{share}, where {place} has {right} right answers"
-                elif share is not None:
-                    # Records from before there were samples have it on all training images.
-                    asked = {total, sample_size(total)} if split == "train" else {total}
-                    if not any(abs(share * n - round(share * n)) < 1e-6 for n in asked):
-                        yield where, f"{share}, which is no share of {max(asked)} answers"
-            yield from _answers(run, split, statistics, place, counts)
+            column = kept_as(f"{split}_accuracy", statistics)
+            shares = [row.get(column) for row in rows]
+            if total and (shares[-1] is None or not abs(shares[-1] * total - right) < 1e-6):
+                where = f"history[{len(rows) - 1}].{column}"
+                yield where, f"{shares[-1]}, where {place} has {right} right answers"
+            # Records from before there were samples have it on all training images.
+            asked = {total, sample_size(total)} if split == "train" else {total}
+            for number, share in enumerate(shares[:-1]):
+                if share is None:
+                    continue
+                counted = [
+                    abs(share * n - round(share * n)) < 1e-6 for n in asked if 0 <= share <= 1
+                ]
+                if not any(counted):
+                    where = f"history[{number}].{column}"
+                    yield where, f"{share}, which is no share of {max(asked)} answers"
+            yield from _answers(run, split, statistics, place)
 
 
-def _answers(
-    run: Run, split: str, statistics: str, place: str, counts: np.ndarray
-) -> Iterator[tuple[str, str]]:
-    """What of the recorded answers the confusion counts contradict."""
+def _answers(run: Run, split: str, statistics: str, place: str) -> Iterator[tuple[str, str]]:
+    """What of the recorded answers the confusion counts at `place` contradict."""
+    counts = run.counts(split, statistics)
     if split == "test":
         labels, predicted = run.test_labels, run.predicted(statistics)
         confidence = run.confidence(statistics)
@@ -102,12 +97,11 @@ def _answers(
     if not len(predicted):  # older than the measure, or diverged
         if split == "test" and counts.any():
             yield place, f"it counts {counts.sum()} answers, where none are recorded"
-        return
-    if len(labels) != len(predicted):
+    elif len(labels) != len(predicted):
         yield place, f"it counts {len(labels)} answers, where {len(predicted)} are recorded"
-        return
-    found = np.zeros((10, 10), int)
-    np.add.at(found, (labels, predicted), 1)
-    for true, answer in np.argwhere(found != counts):
-        said = f"{counts[true, answer]}, where the predictions have {found[true, answer]}"
-        yield f"{place}[{true}][{answer}]", said
+    else:
+        found = np.zeros((10, 10), int)
+        np.add.at(found, (labels, predicted), 1)
+        for true, answer in np.argwhere(found != counts):
+            said = f"{counts[true, answer]}, where the predictions have {found[true, answer]}"
+            yield f"{place}[{true}][{answer}]", said

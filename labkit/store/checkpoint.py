@@ -1,5 +1,6 @@
 """The state of a training that is not finished, on disk, so that a killed one can go on."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -8,20 +9,14 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from labkit.store.files import MOST_JSON, opened, parse, read, replacing
-from labkit.store.folder import (
-    FORMAT,
-    DamagedError,
-    StoreError,
-    StoreWarning,
-    refuse_other,
-    set_aside,
-)
-from labkit.store.integrity import check_header
+from labkit.store.folder import StoreWarning, set_aside
+from labkit.store.integrity import check
+from labkit.store.record import FORMAT, DamagedError, StoreError, refuse_other
 
 #: Seconds between checkpoints: what a kill costs at most, but for `OVERHEAD`.
 EVERY = 45.0
@@ -55,22 +50,20 @@ class Checkpoint:
             header: plain values, readable without torch.
             state: tensors and plain values.
         """
-        start = time.monotonic()
+        start, content = time.monotonic(), io.BytesIO()
         try:
+            text = json.dumps({"format": FORMAT, "layout": LAYOUT, **header})
+            content.write(text.encode() + b"\n")
+            torch.save(state, content)
             with replacing(self.path) as file:
-                file.write(b"0" * 64 + b"\n")
-                hashing = _Hashing(file)
-                hashing.write(
-                    json.dumps({"format": FORMAT, "layout": LAYOUT, **header}).encode() + b"\n"
-                )
-                torch.save(state, hashing)
-                file.seek(0)
-                file.write(hashing.sha256.hexdigest().encode())
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+                file.write(hashlib.sha256(content.getbuffer()).hexdigest().encode() + b"\n")
+                file.write(content.getbuffer())
+        except (OSError, MemoryError) as error:
             self.broken = True
+            said = getattr(error, "strerror", None) or "too little memory"
             warnings.warn(
-                f"no checkpoint can be written to {self.path.parent} ({_cause(error)}); the "
-                "training goes on, but if it is interrupted it starts again.",
+                f"no checkpoint can be written to {self.path.parent} ({said}); the training goes "
+                "on, but if it is interrupted it starts again.",
                 StoreWarning,
                 stacklevel=2,
             )
@@ -99,13 +92,12 @@ class Checkpoint:
             state = torch.load(io.BytesIO(packed), map_location=device, weights_only=True)
         except FileNotFoundError:
             return None
-        except pickle.UnpicklingError:
-            set_aside(DamagedError(self.path, "it holds more than tensors and plain values"))
-            return None
         except (StoreError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # as many kinds as there are ways to spoil a file
-            set_aside(DamagedError(self.path, error))
+            unpickling = isinstance(error, pickle.UnpicklingError)
+            reason = "it holds more than tensors and plain values" if unpickling else error
+            set_aside(DamagedError(self.path, reason))
             return None
         return header, state
 
@@ -119,37 +111,8 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-class _Hashing:
-    """Passes what is written on to a file, and hashes it on the way."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.sha256.update(content)
-        return self.file.write(content)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def _cause(error: BaseException) -> str:
-    """The system's own words, of an error or of the one behind it."""
-    while error.__context__ is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """A checkpoint's second line, without its tensors; `{}` if it cannot be read."""
-    try:
-        return header_of(path)
-    except (FileNotFoundError, StoreError):
-        return {}
-
-
 def header_of(path: Path) -> dict[str, Any]:
-    """`read_header`, which says what is wrong.
+    """A checkpoint's second line, without its tensors.
 
     Raises:
         DamagedError: the file is damaged, as far as that line tells.
@@ -166,8 +129,15 @@ def header_of(path: Path) -> dict[str, Any]:
         raise DamagedError(path, error) from error
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """`header_of`; `{}` if it cannot be read."""
+    with contextlib.suppress(FileNotFoundError, StoreError):
+        return header_of(path)
+    return {}
+
+
 def _checked(path: Path, text: bytes) -> dict[str, Any]:
     header = parse(text)
     refuse_other(path, header)
-    check_header(header, path.stem)
+    check("checkpoint", header, path.stem)
     return header

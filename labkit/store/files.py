@@ -12,7 +12,7 @@ from typing import IO, Any
 
 #: Bytes of JSON that are read: ten times what `config.MOST_EPOCHS` epochs take.
 MOST_JSON = 2**24
-MOST_NESTED = 10  # levels of JSON; what labkit writes has five
+MOST_NESTED = 10  # levels of JSON within an object; what labkit writes has five
 
 
 @contextlib.contextmanager
@@ -48,24 +48,28 @@ def read(path: Path, most: int) -> bytes:
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """The JSON object that `text` is.
+    """The JSON object that `text` is; NaN and infinity, which JSON does not have, become text.
 
     Raises:
         ValueError: it is none, or nested more than `MOST_NESTED` levels deep.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=str)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
-    level: list[Any] = [value]
-    for _ in range(MOST_NESTED + 1):
-        within = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [part for parts in within for part in parts if isinstance(part, dict | list)]
-    if level:
+    if _deeper(value, MOST_NESTED):
         raise ValueError(f"it is nested more than {MOST_NESTED} levels deep")
     return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether an object or a list has others nested in it in more than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return levels < 0 or any(_deeper(part, levels - 1) for part in parts)
 
 
 def file_sha256(path: Path) -> str:

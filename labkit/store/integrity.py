@@ -1,42 +1,34 @@
 """What a record and the header of a checkpoint must have, whoever wrote them.
 
-Every reader may rely on it. A `ValueError` here is a sentence without its end that names the place.
+Every reader may rely on it. formats.schema.json says what each place may hold; here is what one
+place must be for the sake of another. A `ValueError` is a sentence without its end that names the
+place.
 """
 
+import functools
 import hashlib
 import io
 import json
 import math
-import re
-import sys
 import zipfile
-from dataclasses import fields
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import numpy as np
+from fastjsonschema import JsonSchemaValueException
 
 from labkit.core.config import DATASETS, Config, identity
-from labkit.core.measures import CONFIDENCE_EDGES, MEASURES
-from labkit.store.run import HISTORY
+from labkit.core.measures import CONFIDENCE_EDGES
+from labkit.store.run import ALL_ARRAYS, ARRAYS
 
-#: The arrays that every record has: type and axes, of which "answers" are those to the test images.
-#: Each of `MEASURES` may be there as well.
-ARRAYS = {
-    "iteration_loss": ("<f4", ("epochs", "iterations")),
-    "test_labels": ("|u1", ("answers",)),
-    "test_predicted": ("|u1", ("answers",)),
-    "test_confidence": ("<f4", ("answers",)),
-}
 MOST_ARRAYS = 2**28  # bytes of a record's arrays, packed, and of each when unpacked
-MOST_TEXT = 200  # characters of a name, a version or a date
+MOST_TEXT = 200  # characters of a value in a sentence
 NPY_HEADER = 256  # bytes before the numbers; numpy writes 128
-
-SETTINGS = {field.name for field in fields(Config)}
-KINDS = ARRAYS | {name: (measure.kind, measure.axes) for name, measure in MEASURES.items()}
-#: The axes of measures along which a record names its layers; of each at most so many.
-LAYERS = ("weights", "activations", "normalizations")
-MOST_LAYERS, MOST_MOMENTS = 1000, 100
+MOST_MOMENTS = 100
+LAYERS = ("weights", "activations", "normalizations")  # the axes along which layers are named
 
 
 def record_sha256(record: dict[str, Any]) -> str:
@@ -45,135 +37,77 @@ def record_sha256(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_record(record: dict[str, Any], name: str) -> Config:
-    """The config of a record, after a look at all of it that readers use, but for its arrays.
-
-    Args:
-        name: the run's, by which the record is kept.
+def check(kind: str, content: dict[str, Any], name: str) -> Config:
+    """The config of a "record" or of the header of a "checkpoint", after a look at all of it that
+    readers use; `name` is the run's, by which the file is kept.
 
     Raises:
-        ValueError: names the place in it that is not as in any record.
+        ValueError: names the place that is not as in any such file.
     """
-    config = check_identity(record, name)
-    history, provenance = record.get("history"), record.get("provenance")
-    _need(
-        isinstance(history, list) and len(history) == config.epochs,
-        "history",
-        len(history) if isinstance(history, list) else history,
-        f"a list of {config.epochs} epochs",
-    )
-    check_epochs(history)
-    for number, row in enumerate(history):
-        good = row.keys() >= set(HISTORY) and row.keys() == history[0].keys()
-        _need(good, f"history[{number}]", [*row], f"{', '.join(HISTORY)}, and alike in all epochs")
-        _need(row["epoch"] == number, f"history[{number}].epoch", row["epoch"], str(number))
-    confusion = record.get("confusion")
-    splits = isinstance(confusion, dict) and confusion.keys() >= {"train", "test"}
-    _need(splits, "confusion", confusion, "counts for train and test")
-    for split, counts in confusion.items():
-        good = isinstance(counts, list) and len(counts) == 10
-        good = good and all(isinstance(row, list) and len(row) == 10 for row in counts)
-        good = good and all(_whole(count) for row in counts for count in row)
-        _need(good, f"confusion.{split}", counts, "10 × 10 counts")
-    layers = record.get("layers", {})
-    good = isinstance(layers, dict) and layers.keys() <= set(LAYERS)
-    good = good and all(isinstance(names, list) for names in layers.values())
-    good = good and all(0 < len(names) <= MOST_LAYERS for names in layers.values())
-    good = good and all(_text(name) for names in layers.values() for name in names)
-    _need(good, "layers", layers, f"names for {', '.join(LAYERS)}")
-    check_provenance(provenance)
-    seconds = provenance.get("seconds")
-    _need(_measured(seconds), "provenance.seconds", seconds, "a number")
-    arrays, stated = record.get("arrays"), record.get("sha256")
-    _need(isinstance(arrays, dict), "arrays", arrays, "a file and its checksum")
-    sha256, file = arrays.get("sha256"), arrays.get("file")
-    _need(_sha256(sha256), "arrays.sha256", sha256, "a SHA-256")
-    _need(file == f"{name}-{sha256[:12]}.npz", "arrays.file", file, f"{name}-{sha256[:12]}.npz")
-    _need(_sha256(stated), "sha256", stated, "a SHA-256")
-    return config
-
-
-def check_header(header: dict[str, Any], name: str) -> Config:
-    """The config of a checkpoint, after a look at all of its header.
-
-    Raises:
-        ValueError: names the place in it that is not as in any checkpoint.
-    """
-    config = check_identity(header, name)
-    check_provenance(header.get("provenance"))
-    threads, done = header["provenance"].get("threads"), header.get("iterations")
-    _need(_whole(threads) and 0 < threads < 2**12, "provenance.threads", threads, "a whole number")
-    good = isinstance(done, list) and len(done) == 3 and all(map(_whole, done))
-    good = good and 0 <= done[0] <= done[2] == config.epochs * done[1] > 0
-    _need(good, "iterations", done, "those done, of an epoch, and in all")
-    for place in ("seconds", "epoch_seconds"):
-        _need(_measured(header.get(place)), place, header.get(place), "a number")
-    history = header.get("history")
-    good = isinstance(history, list) and len(history) == done[0] // done[1]
-    _need(good, "history", history, f"the {done[0] // done[1]} epochs that are done")
-    check_epochs(history)
-    return config
-
-
-def check_identity(content: dict[str, Any], name: str) -> Config:
-    """The config of the run that is meant, after a look at config, recipe and data.
-
-    Raises:
-        ValueError: they are none, or those of another run than `name`.
-    """
-    settings, recipe = content.get("config"), content.get("recipe")
-    good = isinstance(settings, dict) and settings.keys() <= SETTINGS
-    good = good and all(_text(value) or _number(value) for value in settings.values())
-    _need(good, "config", settings, "settings of a Config")
+    _check_places(kind, content)
+    settings, date = content["config"], content["provenance"]["date"]
     try:
         config = Config(**settings)
     except ValueError as error:
         raise ValueError(f"config: {str(error).rstrip('.')}") from None
-    _need(_whole(recipe), "recipe", recipe, "a whole number")
-    _need(_text(content.get("data_sha256")), "data_sha256", content.get("data_sha256"), "a SHA-256")
-    named = identity(settings, recipe, content["data_sha256"])
+    named = identity(settings, content["recipe"], content["data_sha256"])
     if named != name:
         raise ValueError(
             "it is of another run than its name says: its config, recipe or data_sha256 belong to "
             f"the run {named}"
         )
-    return config
-
-
-def check_provenance(provenance: Any) -> None:
-    """Look at what every reader uses of where a run comes from.
-
-    Raises:
-        ValueError: names the part that cannot be.
-    """
-    _need(isinstance(provenance, dict), "provenance", provenance, "names and values")
-    for name in ("date", "commit", "device"):
-        text = provenance.get(name)
-        _need(_text(text), f"provenance.{name}", text, "text of a line")
-    date = provenance["date"]
     try:
         in_utc = datetime.fromisoformat(date).astimezone(UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError):
         in_utc = ""
     _need(date == in_utc, "provenance.date", date, "a date as 2026-11-30T18:00:00+00:00")
-    versions, resumed = provenance.get("versions"), provenance.get("resumed", [])
-    good = isinstance(versions, dict) and _text(versions.get("torch"))
-    good = good and all(v is None or _text(v) or _number(v) for v in versions.values())
-    _need(good, "provenance.versions", versions, "torch's and others")
-    good = isinstance(resumed, list) and all(isinstance(again, dict) for again in resumed)
-    _need(good, "provenance.resumed", resumed, "a list")
+    epochs, history = config.epochs, content["history"]
+    if kind == "checkpoint":
+        done, each, total = content["iterations"]
+        good = done <= total == config.epochs * each > 0
+        _need(good, "iterations", [done, each, total], "how many are done, per epoch, and in all")
+        epochs = done // each
+    _need(len(history) == epochs, "history", len(history), f"a list of {epochs} epochs")
+    if kind == "record":
+        for number, row in enumerate(history):
+            alike = row.keys() == history[0].keys()
+            _need(alike, f"history[{number}]", [*row], "alike in all epochs")
+            _need(row["epoch"] == number, f"history[{number}].epoch", row["epoch"], str(number))
+        file = f"{name}-{content['arrays']['sha256'][:12]}.npz"
+        _need(content["arrays"]["file"] == file, "arrays.file", content["arrays"]["file"], file)
+    return config
 
 
-def check_epochs(history: list[Any]) -> None:
-    """Look at the rows of a history: numbers by name, None where there is none.
+def _check_places(kind: str, content: dict[str, Any]) -> None:
+    """Look at each place by itself."""
+    try:
+        _validator(kind)(content)
+    except JsonSchemaValueException as error:
+        place, wanted = error.name.removeprefix("data."), error.definition
+        if error.rule == "required":
+            missing = next(key for key in wanted["required"] if key not in error.value)
+            place = missing if error.name == "data" else f"{place}.{missing}"
+            part = wanted.get("properties", {}).get(missing)
+            must = f"; it must be {_description(part)}" if part else ""
+            raise ValueError(f"{place} is missing{must}") from None
+        _need(False, place, error.value, wanted["description"])
 
-    Raises:
-        ValueError: names the row that is not so.
-    """
-    for number, row in enumerate(history):
-        good = isinstance(row, dict)
-        good = good and all(value is None or _number(value) for value in row.values())
-        _need(good, f"history[{number}]", row, "numbers by name")
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("formats.schema.json").read_text("utf-8"))
+
+
+@functools.cache
+def _validator(kind: str) -> Callable[[Any], Any]:
+    return fastjsonschema.compile(_schema() | {"$ref": f"#/definitions/{kind}"})
+
+
+def _description(part: dict[str, Any]) -> str:
+    """What must stand in a place, as its schema or the one that it refers to says."""
+    if "$ref" in part:
+        part = _schema()["definitions"][part["$ref"].rpartition("/")[2]]
+    return part["description"]
 
 
 def unpack(
@@ -186,7 +120,7 @@ def unpack(
     Args:
         packed: an npz file.
         sha256: its checksum, as the record states it.
-        layers: the names of the layers along each axis in `LAYERS`.
+        layers: the names of the layers along the axes of measures.
 
     Raises:
         ValueError: it is damaged, or holds other arrays than such a run can have.
@@ -195,24 +129,23 @@ def unpack(
         raise ValueError("arrays: they do not have the checksum that the record states")
     train, test = DATASETS[config.dataset]
     exact = {"epochs": config.epochs, "right": 2, "bins": len(CONFIDENCE_EDGES) - 1}
-    exact |= {axis: len(names) for axis, names in layers.items()}
-    most = dict.fromkeys(LAYERS, 0) | {"answers": test, "images": train, "moments": MOST_MOMENTS}
+    exact |= dict.fromkeys(LAYERS, 0) | {axis: len(names) for axis, names in layers.items()}
+    most = {"answers": test, "images": train, "moments": MOST_MOMENTS}
     most |= {"iterations": -(-train // config.batch_size)} | exact
-    sizes = dict(exact)
     found = {}
     try:
         if packed.count(b"PK\1\2") > 99:  # a list of members that takes memory by itself
             raise ValueError("they are too many")
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            for name in (name for name in KINDS if f"{name}.npy" in archive.namelist()):
-                found[name] = _array(name, archive, most, sizes)
+            for name in ALL_ARRAYS:
+                if f"{name}.npy" in archive.namelist():
+                    found[name] = _array(name, archive, most, exact)
     except MemoryError:
         raise
     except Exception as error:  # as many kinds as there are ways to spoil an archive
         said = str(error) or type(error).__name__
         raise ValueError(f"arrays: they cannot be read ({said})") from error
-    missing = ARRAYS.keys() - found.keys()
-    _need(not missing, "arrays", [*found], f"all of {', '.join(ARRAYS)}")
+    _need(ARRAYS.keys() <= found.keys(), "arrays", [*found], f"all of {', '.join(ARRAYS)}")
     return found
 
 
@@ -220,53 +153,32 @@ def _array(
     name: str, archive: zipfile.ZipFile, most: dict[str, int], sizes: dict[str, int]
 ) -> np.ndarray:
     """One array of an archive; adds the lengths of its axes to `sizes`, or finds them there."""
-    kind, axes = KINDS[name]
-    allowed = NPY_HEADER + np.dtype(kind).itemsize * math.prod(most[axis] for axis in axes)
+    kind, axes = ALL_ARRAYS[name].kind, ALL_ARRAYS[name].axes
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in an unknown way")
-    with archive.open(member) as file:  # what it says of its size may be false
-        content = io.BytesIO(file.read(min(allowed, MOST_ARRAYS) + 1))
-    if content.getbuffer().nbytes > min(allowed, MOST_ARRAYS):
-        raise ValueError(f"{name} is larger than such a run can need")
-    if np.lib.format.read_magic(content) != (1, 0):
-        raise ValueError(f"{name} is in an unknown format")
-    header = np.lib.format.read_array_header_1_0(content, max_header_size=NPY_HEADER)
-    shape, transposed, dtype = header
-    if dtype != np.dtype(kind) or transposed or len(shape) != len(axes):
-        raise ValueError(f"{name} is {dtype}{list(shape)} instead of {kind}[{', '.join(axes)}]")
-    for axis, length in zip(axes, shape, strict=True):
-        least = axis not in ("answers", "images")  # a run that diverged gives none
-        if sizes.setdefault(axis, length) != length or not least <= length <= most[axis]:
-            raise ValueError(f"{name} has {length} {axis}")
-    array = np.frombuffer(content.read(), dtype).reshape(shape).copy()
-    if kind == "|u1" and array.max(initial=0) > 9:
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} is in an unknown format")
+        header = np.lib.format.read_array_header_1_0(file, max_header_size=NPY_HEADER)
+        shape, transposed, dtype = header
+        if dtype != np.dtype(kind) or transposed or len(shape) != len(axes):
+            raise ValueError(f"{name} is {dtype}{list(shape)} instead of {kind}[{', '.join(axes)}]")
+        for axis, length in zip(axes, shape, strict=True):
+            least = axis not in ("answers", "images")  # a run that diverged gives none
+            if sizes.setdefault(axis, length) != length or not least <= length <= most[axis]:
+                raise ValueError(f"{name} has {length} {axis}")
+        size = dtype.itemsize * math.prod(shape)
+        content = file.read(
+            min(size, MOST_ARRAYS) + 1
+        )  # and no more, whatever the archive says of its size
+    if len(content) != size:
+        raise ValueError(f"{name} is not as long as it says")
+    if kind == "|u1" and max(content, default=0) > 9:
         raise ValueError(f"{name} has a class above 9")
-    return array
+    return np.frombuffer(content, dtype).reshape(shape).copy()
 
 
-def _need(good: Any, place: str, found: Any, wanted: str) -> None:
+def _need(good: bool, place: str, found: Any, wanted: str) -> None:
     if not good:
         raise ValueError(f"{place} is {repr(found)[:MOST_TEXT]}; it must be {wanted}")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-
-
-def _measured(value: Any) -> bool:
-    return _number(value) and not isinstance(value, bool) and value >= 0
-
-
-def _text(value: Any) -> bool:
-    # Halves of characters, which JSON can state, cannot be written anywhere.
-    good = isinstance(value, str) and len(value) <= MOST_TEXT
-    return good and re.search("[\ud800-\udfff]", value) is None
-
-
-def _sha256(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

@@ -12,8 +12,10 @@ from labkit.core.config import TRAINING_VERSION, Config
 from labkit.core.log import plain
 from labkit.core.measures import RECALIBRATED, RUNNING, kept_as
 from labkit.core.values import LabkitError
+from labkit.core.words import plural
 from labkit.store.checkpoint import SUFFIX, header_of
-from labkit.store.folder import SHIPPED, DamagedError, Store, StoreError, lock_of, whole
+from labkit.store.folder import SHIPPED, Store, lock_of
+from labkit.store.record import DamagedError, Record, StoreError
 from labkit.store.run import utc_now
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
@@ -26,8 +28,9 @@ COLUMNS = ["record", "status", *SETTINGS, "loss", *ACCURACIES, "seconds"]
 COLUMNS += ["device", "date", "commit", "size", "folder", "problem"]
 
 
-def listing(store: Store) -> pd.DataFrame:
-    """One row a run, checkpoint or damaged file; what is not known is missing.
+def listing(store: Store | None = None) -> pd.DataFrame:
+    """One row per run, checkpoint or damaged file, of this user's if no store is named; what is not
+    known is missing.
 
     Columns: `record`, `status` (complete, diverged, partial, training now, damaged, set aside,
     newer; it says if the recipe is another one or the date still to come), the fields of `Config`,
@@ -36,119 +39,37 @@ def listing(store: Store) -> pd.DataFrame:
     8601 in UTC), `commit`, `size` (bytes), `folder`, `problem` (why a file cannot be read, a
     sentence). Control characters are spelt out.
     """
+    kinds = {"*.json": _record, f"*{SUFFIX}": _checkpoint, "*.damaged-*": _aside}
     rows = []
-    for place in store.places:
-        for pattern in ("*.json", f"*{SUFFIX}"):
-            rows += filter(None, map(_row, sorted(place.glob(pattern))))
-        rows += [
-            _file(path) | {"status": "set aside"} for path in sorted(place.glob("*.damaged-*"))
-        ]
-    rows = [
-        {name: plain(value) if isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    for path, read in (
+        (path, read)
+        for place in (store or Store()).places
+        for pattern, read in kinds.items()
+        for path in sorted(place.glob(pattern))
+    ):
+        row = {"record": path.name.partition(".")[0], "size": 0}
+        row["folder"] = "shipped" if path.parent == SHIPPED else str(path.parent)
+        with contextlib.suppress(OSError):  # deleted meanwhile, or a link to nothing
+            row["size"] = path.stat().st_size
+        try:
+            row |= read(path)
+        except FileNotFoundError:  # deleted just now
+            continue
+        except StoreError as error:
+            status = "damaged" if isinstance(error, DamagedError) else "newer"
+            row |= {"status": status, "problem": str(error)}
+        rows.append({k: plain(v) if isinstance(v, str) else v for k, v in row.items()})
     whole = ["epochs", "batch_size", "seed", "size"]
-    return table.astype(dict.fromkeys(whole, "Int64"))
-
-
-def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """A listing for the terminal: fewer columns, and text for people.
-
-    `test` is the recalibrated accuracy on the test images, `running` that by running averages.
-    """
-
-    def percent(share: float) -> str:
-        return f"{100 * share:.2f} %" if pd.notna(share) else ""
-
-    def text(row: pd.Series) -> dict[str, str]:
-        known = pd.notna(row["seed"])
-        config = Config(**{name: row[name] for name in SETTINGS}) if known else None
-        return {
-            "record": row["record"],
-            "setting": _setting(config) if config else "",
-            "seed": str(row["seed"]) if known else "",
-            "status": row["status"],
-            "test": percent(row["test_accuracy_recalibrated"]),
-            "running": percent(row["test_accuracy"]),
-            "device": row["device"] if known else "",
-            "date (UTC)": str(row["date"])[:16].replace("T", " ") if known else "",
-            "size": _size(row["size"]),
-        }
-
-    return pd.DataFrame([text(row) for _, row in table.iterrows()])
-
-
-def files(store: Store, record: str) -> list[Path]:
-    """The checkpoint and the files set aside of a run, in the folder that is written."""
-    found = [store.folder / f"{record}{SUFFIX}", *store.folder.glob(f"{record}.*.damaged-*")]
-    return [path for path in found if path.is_file()]
-
-
-def resolve(store: Store, start: str) -> str:
-    """The one record whose name starts so.
-
-    Raises:
-        LabkitError: there is none, or more than one.
-    """
-    names = sorted(set(listing(store)["record"]))
-    found = [name for name in names if name.startswith(start)]
-    if len(found) != 1:
-        are = f"{len(found)} start so" if found else "none starts so"
-        raise LabkitError(
-            f"there is no record {start!r}: {are} of the {len(names)} that `labkit runs` lists."
-        )
-    return found[0]
-
-
-def delete(store: Store, record: str) -> list[Path]:
-    """Delete the checkpoint of a run and what was set aside of it; the deleted files.
-
-    Raises:
-        LabkitError: there is nothing to delete but a finished run, or a process trains it now.
-    """
-    paths = files(store, record)
-    if not paths:
-        raise LabkitError(
-            f"{record} is neither partial nor set aside; finished runs are not deleted here."
-        )
-    if _trained_now(store.folder, record):
-        raise LabkitError(f"{record} is being trained now; stop that first.")
-    try:
-        for path in paths:
-            path.unlink()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be deleted ({error.strerror}).") from error
-    return paths
-
-
-def _file(path: Path) -> dict[str, Any]:
-    where = "shipped" if path.parent == SHIPPED else str(path.parent)
-    return {"record": path.name.partition(".")[0], "size": _bytes(path), "folder": where}
-
-
-def _bytes(path: Path) -> int:
-    with contextlib.suppress(OSError):  # deleted meanwhile, or a link to nothing
-        return path.stat().st_size
-    return 0
-
-
-def _row(path: Path) -> dict[str, Any] | None:
-    try:
-        return _file(path) | (_checkpoint(path) if path.suffix == SUFFIX else _record(path))
-    except FileNotFoundError:  # deleted just now
-        return None
-    except StoreError as error:
-        status = "damaged" if isinstance(error, DamagedError) else "newer"
-        return _file(path) | {"status": status, "problem": str(error)}
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(whole, "Int64"))
 
 
 def _record(path: Path) -> dict[str, Any]:
-    text, packed, content, run = whole(path)
+    record = Record.read(path)
+    run, recipe = record.run, record.content["recipe"]
     status = "complete"
     if run.diverged:
         status = "diverged at epoch {}, iteration {}".format(*run.diverged)
-    status += f", recipe {content['recipe']}" * (content["recipe"] != TRAINING_VERSION)
+    status += f", recipe {recipe}" * (recipe != TRAINING_VERSION)
     status += ", its date is still to come" * (run.provenance["date"] > utc_now())
     return {
         "status": status,
@@ -156,7 +77,7 @@ def _record(path: Path) -> dict[str, Any]:
         "loss": run.history["loss"].iloc[-1],
         **{name: run.accuracy(*asked) for name, asked in ACCURACIES.items()},
         **{name: run.provenance[name] for name in ("seconds", "device", "date", "commit")},
-        "size": len(text) + len(packed),
+        "size": len(record.text) + len(record.packed),
     }
 
 
@@ -172,23 +93,80 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _setting(config: Config) -> str:
-    epochs = f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
-    return f"{config.dataset}, {epochs}, {config.setting()}"
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"
+def _aside(path: Path) -> dict[str, Any]:
+    return {"status": "set aside"}
 
 
 def _trained_now(folder: Path, record: str) -> bool:
     lock = lock_of(folder, record)
+    if not Path(lock.lock_file).exists():
+        return False
     try:
-        if Path(lock.lock_file).exists():
-            with lock.acquire(timeout=0):
-                return False
-    except Timeout:
-        return True
-    except OSError:
-        pass
-    return False
+        with lock.acquire(timeout=0):
+            return False
+    except (OSError, Timeout) as error:
+        return isinstance(error, Timeout)
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """A listing for the terminal: fewer columns, and text for people.
+
+    `test` is the recalibrated accuracy on the test images, `running` that by running averages.
+    """
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.2f} %" if pd.notna(share) else ""
+
+    def size(number: int) -> str:
+        return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"
+
+    def setting(row: pd.Series) -> str:
+        if pd.isna(row["seed"]):  # it could not be read
+            return ""
+        config = Config(**{name: row[name] for name in SETTINGS})
+        return f"{config.dataset}, {plural(config.epochs, 'epoch')}, {config.setting()}"
+
+    return pd.DataFrame(
+        {
+            "record": table["record"],
+            "setting": [setting(row) for _, row in table.iterrows()],
+            "seed": table["seed"].astype(object),
+            "status": table["status"],
+            "test": table["test_accuracy_recalibrated"].map(percent),
+            "running": table["test_accuracy"].map(percent),
+            "device": table["device"],
+            "date (UTC)": table["date"].fillna("").map(lambda date: date[:16].replace("T", " ")),
+            "size": table["size"].map(size),
+        }
+    ).fillna("")
+
+
+def resolve(table: pd.DataFrame, start: str) -> str:
+    """The one record of a listing whose name starts so.
+
+    Raises:
+        LabkitError: there is none, or more than one.
+    """
+    names = set(table["record"])
+    found = [name for name in names if name.startswith(start)]
+    if len(found) != 1:
+        are = f"{len(found)} start so" if found else "none starts so"
+        raise LabkitError(
+            f"there is no record {start!r}: {are} of the {len(names)} that `labkit runs` lists."
+        )
+    return found[0]
+
+
+def leftovers(record: str) -> list[Path]:
+    """What may be deleted of a run, in the folder that is written: its checkpoint, and what was set
+    aside of it.
+
+    Raises:
+        LabkitError: a process trains it now.
+    """
+    folder = Store().folder
+    found = [folder / f"{record}{SUFFIX}", *folder.glob(f"{record}.*.damaged-*")]
+    found = [path for path in found if path.is_file()]
+    if found and _trained_now(folder, record):
+        raise LabkitError(f"{record} is being trained now; stop that first.")
+    return found

@@ -1,27 +1,25 @@
 """`Run`: what one training run left behind, as numbers alone."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 import pandas as pd
 
 from labkit.core.config import Config
-from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING, kept_as
-from labkit.core.words import plural
+from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING, Measure, kept_as
 
 #: The columns of `Run.history` that every record has; a later one has those below as well.
 HISTORY = ["epoch", "loss", "train_accuracy", "test_accuracy", "seconds"]
 RECALIBRATED_HISTORY = [kept_as(name, RECALIBRATED) for name in HISTORY if "accuracy" in name]
 
-#: For the caption of whatever shows both kinds of statistics.
-BOTH = (
-    "recalibrated: batch normalisation's statistics are estimated anew for the final weights; by "
-    "running averages: as model.eval() answers"
-)
+
+#: The fields that a record keeps as arrays; what they mean stands in `Run`.
+Losses = Annotated[np.ndarray, Measure("<f4", ("epochs", "iterations"), "see Run")]
+Classes = Annotated[np.ndarray, Measure("|u1", ("answers",), "see Run")]
+Confidences = Annotated[np.ndarray, Measure("<f4", ("answers",), "see Run")]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,12 +55,12 @@ class Run:
 
     config: Config
     data_sha256: str
-    iteration_loss: np.ndarray
+    iteration_loss: Losses
     history: pd.DataFrame
     confusion: dict[str, np.ndarray]
-    test_labels: np.ndarray
-    test_predicted: np.ndarray
-    test_confidence: np.ndarray
+    test_labels: Classes
+    test_predicted: Classes
+    test_confidence: Confidences
     provenance: dict[str, Any]
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
     layers: Mapping[str, list[str]] = field(default_factory=dict)
@@ -86,13 +84,15 @@ class Run:
 
     def predicted(self, statistics: str = RECALIBRATED) -> np.ndarray:
         """The class that each test image is taken for, uint8 `[n]`."""
-        own = self.test_predicted if statistics == RUNNING else None
-        return own if own is not None else self.measure(f"{statistics}_predicted")
+        if statistics == RUNNING:  # as old as records, and so no measure
+            return self.test_predicted
+        return self.measure(f"{statistics}_predicted")
 
     def confidence(self, statistics: str = RECALIBRATED) -> np.ndarray:
         """The softmax probability of each test image's predicted class, float32 `[n]`."""
-        own = self.test_confidence if statistics == RUNNING else None
-        return own if own is not None else self.measure(f"{statistics}_confidence")
+        if statistics == RUNNING:
+            return self.test_confidence
+        return self.measure(f"{statistics}_confidence")
 
     def right(self, statistics: str = RECALIBRATED) -> np.ndarray:
         """Whether each test image was answered rightly, bool `[n]`."""
@@ -126,91 +126,17 @@ class Run:
         return found
 
 
+Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one per seed
+
+#: The arrays that every record has, and all that one may have.
+ARRAYS = {
+    name: kind.__metadata__[0]
+    for name, kind in get_type_hints(Run, include_extras=True).items()
+    if hasattr(kind, "__metadata__")
+}
+ALL_ARRAYS = ARRAYS | MEASURES
+
+
 def utc_now() -> str:
     """The date and time, as the dates of runs: ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-Runs = Mapping[str, Sequence[Run]]  # label of a setting → its runs, one a seed
-
-
-def total_confusion(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> np.ndarray:
-    """Confusion counts `[10, 10]` summed over runs of one setting."""
-    return np.sum([run.counts(split, statistics) for run in group], axis=0)
-
-
-def divergences(runs: Runs) -> str:
-    """Which runs diverged and where, as words; "" if none did."""
-    return "; ".join(
-        f"{label}, seed {run.config.seed}, diverged at epoch {run.diverged[0]}, "
-        f"iteration {run.diverged[1]}"
-        for label, group in runs.items()
-        for run in group
-        if run.diverged
-    )
-
-
-def finite(runs: Runs) -> dict[str, list[Run]]:
-    """The runs without those that diverged, and without settings of which none is left."""
-    kept = {label: [run for run in group if not run.diverged] for label, group in runs.items()}
-    return {label: group for label, group in kept.items() if group}
-
-
-def answering(group: Sequence[Run], statistics: str = RECALIBRATED) -> list[Run]:
-    """The runs of one setting that have answers with these statistics."""
-    return [run for run in group if len(run.predicted(statistics))]
-
-
-def answered(runs: Runs, statistics: str = RECALIBRATED) -> dict[str, list[Run]]:
-    """The runs that have answers with these statistics, without settings of which none is left."""
-    kept = {label: answering(group, statistics) for label, group in runs.items()}
-    return {label: group for label, group in kept.items() if group}
-
-
-def from_before(count: int, what: str) -> str:
-    """That so many runs are from before something was recorded, as words; "" if none are."""
-    is_left_out = "is left out" if count == 1 else "are left out"
-    return f"{plural(count, 'run')} from before {what} {is_left_out}" if count else ""
-
-
-def unanswered(runs: Runs) -> str:
-    """How many runs that did not diverge are from before recalibration, as words; "" if none."""
-    older = [r for group in finite(runs).values() for r in group if not len(r.predicted())]
-    return from_before(len(older), "recalibration")
-
-
-def left_out(runs: Runs) -> str:
-    """Which runs diverged, and how many are from before recalibration, as words; "" if none."""
-    return "; ".join(filter(None, (divergences(runs), unanswered(runs))))
-
-
-def class_noun(run: Run) -> str:
-    """What a class of the run's images is called."""
-    return "digit" if run.config.dataset in ("mnist", "mnist-5k") else "class"
-
-
-def shares_of(counts: np.ndarray) -> np.ndarray:
-    """The accuracy of each class and, last, in total, in percent; NaN where nothing was asked."""
-    right, asked = np.diag(counts), counts.sum(1)
-    right, asked = np.append(right, right.sum()), np.append(asked, asked.sum())
-    return 100 * np.divide(right, asked, out=np.full(len(right), np.nan), where=asked > 0)
-
-
-def most_mistaken(group: Sequence[Run], most: int) -> dict[int, Counter[int]]:
-    """The test images that most often got a wrong answer: image → the wrong answers' counts.
-
-    Most often mistaken first, at most `most` of them; empty if nothing was wrong. With recalibrated
-    statistics, of runs that have such answers.
-    """
-    wrong = np.array([~run.right() for run in group] or [[]], bool)
-    times = wrong.sum(0)
-    chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
-    return {
-        i: Counter(int(run.predicted()[i]) for run, w in zip(group, wrong, strict=True) if w[i])
-        for i in chosen
-    }
-
-
-def off_diagonal(counts: np.ndarray) -> np.ndarray:
-    """The mistakes of confusion counts: the same counts with zeros on the diagonal."""
-    return counts - np.diag(np.diag(counts))

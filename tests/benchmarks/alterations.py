@@ -1,5 +1,6 @@
 """A short report whose page or manifest is altered at random places, of which each is noticed."""
 
+import copy
 import json
 import os
 import random
@@ -16,14 +17,19 @@ from bs4 import BeautifulSoup, Tag
 
 from labkit import plots
 from labkit.report import build, verify
+from labkit.show import remake
 from labkit.store.files import file_sha256
 
-#: A report of one short notebook, with two runs and something of every kind.
+#: Four runs of one epoch, as `labkit report` trained them with `LABKIT_SMOKE=1` and `-p lr 0.1`:
+#: baseline, sigmoid, tanh and learning rate 0.1. Where they fit no longer, they are trained.
+RECORDS = Path(__file__).parent.parent / "records"
+
+#: A report of one short notebook, with two of these runs and something of every kind.
 CELLS = [
     "# 3.1 Learning rate\n\n## Question\n\nWhat of images which training never sees?",
     "dataset, epochs = 'mnist-5k', 1",
     "from labkit import Config, conclusions, plots, run_all, tables, vary\n"
-    "runs = run_all(vary(Config(epochs=epochs, batch_size=1000), lr=[0.001, 0.01]))",
+    "runs = run_all(vary(Config(epochs=epochs), lr=[0.01, 0.1]))",
     "## Results\n\n### Loss",
     "tables.epochs(runs)",
     "plots.loss_by_epoch(runs)",
@@ -46,11 +52,29 @@ def short_report(folder: Path) -> Path:
     nbformat.write(made, folder / "03_lr.ipynb")
     plans = {"03_lr": {"dataset": "mnist-5k", "epochs": 1}}
     with (
-        mock.patch.dict(os.environ, {"LABKIT_RUNS": str(folder / "runs")}),
+        mock.patch.dict(os.environ, {"LABKIT_RUNS": f"{folder / 'runs'}{os.pathsep}{RECORDS}"}),
         mock.patch.object(build, "notebook_folder", lambda: folder),
         mock.patch.object(build, "plan", lambda *_: plans),
     ):
-        return build.build(folder / "out")
+        return build.write_report(folder / "out")
+
+
+def making_once(again: Callable[[Any, Any], Any] = verify.again) -> Callable[[Any, Any], Any]:
+    """`verify.again` that keeps what it has made, and asks for the records behind it every time."""
+    remade: dict[str, Any] = {}
+
+    def once(made: Any, find: Callable[[Any], Any]) -> Any:
+        for given in made["from"].values() if "from" in made else ():
+            remake.decode(given, find)
+        key = json.dumps(made)
+        if key not in remade:
+            remade[key] = again(made, find)
+            bundle = remade[key]._repr_mimebundle_()
+            if isinstance(remade[key], plots.Figure):
+                remade[key]._repr_mimebundle_ = lambda: copy.deepcopy(bundle)
+        return remade[key]
+
+    return once
 
 
 def alter_page(text: str, chance: random.Random) -> tuple[str, str]:
@@ -114,21 +138,10 @@ def alter(folder: Path, times: int, chance: random.Random) -> Counter[str]:
     evidence = build.evidence(page)
     good = {path: path.read_text("utf-8") for path in (page, evidence / build.MANIFEST)}
     counts: Counter[str] = Counter()
-    remade: dict[str, Any] = {}
-
-    def once(made: Any, find: Any, again: Callable[[Any, Any], Any] = verify.again) -> Any:
-        key = json.dumps(made)
-        if key not in remade:
-            remade[key] = again(made, find)
-            if isinstance(remade[key], plots.Figure):
-                bundle = remade[key]._repr_mimebundle_()
-                remade[key]._repr_mimebundle_ = lambda: bundle
-        return remade[key]
-
     with (
         mock.patch.dict(os.environ, {"LABKIT_RUNS": str(folder / "runs")}),
         mock.patch.object(build, "notebook_folder", lambda: folder),
-        mock.patch.object(verify, "again", once),
+        mock.patch.object(verify, "again", making_once()),
     ):
         assert verify.verify(page).problems == []
         for _ in range(times):

@@ -348,17 +348,17 @@ def labkit_by_hand(task: Task) -> list[float]:
 
 def labkit_itself(task: Task) -> list[float]:
     """As a user calls it: records, checkpoints and all."""
-    from labkit.lab import experiment, training
+    from labkit.lab import experiment, state
     from labkit.store.folder import Store
 
-    original = training.fit
+    original = state.fit
 
     def stamped(*arguments: Any) -> Iterator[Tensor]:
         for loss in original(*arguments):
             task.stamp(loss)
             yield loss
 
-    training.fit = stamped
+    state.fit = stamped
     with tempfile.TemporaryDirectory() as folder:
         run = experiment.run(
             task.config, device=str(task.device), log="none", store=Store(Path(folder), None)

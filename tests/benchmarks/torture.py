@@ -22,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -31,24 +32,27 @@ import torch
 from labkit.core import data, model
 from labkit.core.config import Config
 from labkit.core.data import Data, Split
-from labkit.lab import experiment, training, worker, workers
+from labkit.lab import experiment, state, worker, workers
 from labkit.store import checkpoint
 from labkit.store.checkpoint import SUFFIX, Checkpoint
-from labkit.store.folder import ARRAYS, DamagedError, Store, StoreWarning, load
-from labkit.store.run import Run
+from labkit.store.folder import Store, StoreWarning
+from labkit.store.record import DamagedError, load
+from labkit.store.run import ARRAYS, Run
 
-#: 120 images in batches of 20: six iterations an epoch, thirty in all.
-CONFIG = Config(batch_size=20, epochs=5, lr=0.001)
-#: What `run_all` is asked for: three runs of twelve iterations, two at a time.
-SEEDS = {"a": CONFIG.replace(epochs=2)}, 3
-LOAD, PREDICT, REPLACE = data.load, training.predict, os.replace
+#: 40 images in batches of 16, the last one short: three iterations per epoch, nine in all.
+IMAGES = 40
+CONFIG = Config(batch_size=16, epochs=3, lr=0.001)
+#: What `run_all` is asked for: two runs of six iterations, both at once.
+SEEDS = {"a": CONFIG.replace(epochs=2)}, 2
+LOAD, PREDICT, REPLACE = data.load, state.predict, os.replace
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE = 300  # seconds for what takes one on a machine with nothing else to do
 
 
-def small_data() -> Data:
-    """120 training and 50 test images of mnist-5k."""
+def small_data(images: int = 120) -> Data:
+    """So many training images of mnist-5k, and 50 test images."""
     whole = LOAD("mnist-5k")
-    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))[:120]
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))[:images]
     train = Split(whole.train.images[order], whole.train.labels[order])
     test = Split(whole.test.images[::20], whole.test.labels[::20])
     return Data("mnist-5k", train, test, whole.mean, whole.std, whole.sha256)
@@ -64,7 +68,7 @@ def prepare(folder: Path, seconds: float) -> None:
 
     Writes the weights' SHA-256 at every evaluation, so that the last one is the trained network's.
     """
-    small = small_data()
+    small = small_data(IMAGES)
 
     def watched(
         network: torch.nn.Module, twin: torch.nn.Module, data: Data, config: Config, whole: bool
@@ -80,7 +84,7 @@ def prepare(folder: Path, seconds: float) -> None:
         REPLACE(*paths)
 
     data.load = lambda name: small
-    training.predict, os.replace = watched, slow
+    state.predict, os.replace = watched, slow
     model.ACTIVATION_MODULES["relu"] = dropping
     checkpoint.EVERY, checkpoint.OVERHEAD = seconds, 1e9
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
@@ -129,7 +133,7 @@ def start(folder: Path, what: str = "run", seconds: float = 0.0) -> subprocess.P
 
 def finish(child: subprocess.Popen[str]) -> str:
     """Everything that the process said; it must have ended well."""
-    out, err = child.communicate(timeout=300)
+    out, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, err
     assert "damaged" not in err, err
     return out
@@ -155,36 +159,40 @@ def uninterrupted(folder: Path, what: str) -> float:
     return time.monotonic() - start_time
 
 
-def reference(folder: Path) -> tuple[Run, str, float]:
-    """The run without interruption, its weights' SHA-256, and the seconds it took."""
+class Reference(NamedTuple):
+    """Runs without interruption, each with its weights' SHA-256, and the seconds they took."""
+
+    runs: list[tuple[Run, str]]
+    seconds: float
+
+
+def reference(folder: Path) -> Reference:
+    """The run of `CONFIG`."""
     seconds = uninterrupted(folder, "run")
-    return find(folder), weights_of(folder).read_text(), seconds
+    return Reference([(find(folder), weights_of(folder).read_text())], seconds)
 
 
 def find(folder: Path, config: Config = CONFIG) -> Run | None:
     return Store(folder, shipped=None).find(config, data.checksum("mnist-5k"))
 
 
-def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
+def kill(folder: Path, kills: int, chance: random.Random, whole: Reference) -> Counter[str]:
     """Kill a training again and again at random moments, and start it again.
 
     Each completed run must equal the one that was never interrupted, weights included; then the
     next one begins. After each kill what is on disk must be whole.
     """
-    whole, weights, seconds = reference(folder / "reference")
+    ((run, weights),), seconds = whole
     counts: Counter[str] = Counter()
-    number = 0
     while counts["kills"] < kills:
-        number += 1
-        own = folder / f"run{number}"
+        own = folder / f"run{counts['runs completed']}"
         before = 0
         while True:
             child = start(own)
-            time.sleep(chance.uniform(0, seconds))
-            if child.poll() is None and counts["kills"] < kills:
+            if counts["kills"] < kills and wait(child, chance.uniform(0, seconds)):
                 chosen = chance.choice(SIGNALS)
                 child.send_signal(chosen)
-                child.communicate(timeout=60)
+                child.communicate(timeout=PATIENCE)
                 counts["kills"] += 1
                 counts[chosen.name] += 1
                 assert not list(own.glob("*.damaged-*"))
@@ -197,7 +205,7 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
             finish(child)
             break
         found = find(own)
-        assert same(found, whole), "the numbers differ from those of a run without interruption"
+        assert same(found, run), "the numbers differ from those of a run without interruption"
         assert weights_of(own).read_text() == weights
         counts["resumed"] += len(found.provenance.get("resumed", []))
         counts["runs completed"] += 1
@@ -205,6 +213,13 @@ def kill(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
         assert len(left) == 2, left  # the record and its arrays, nothing else
         shutil.rmtree(own)
     return counts
+
+
+def wait(child: subprocess.Popen[str], seconds: float) -> bool:
+    """Wait so long for the process; whether it still runs then."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(seconds)
+    return child.poll() is None
 
 
 def sha256(content: bytes) -> bytes:
@@ -234,36 +249,34 @@ def of_all(folder: Path) -> list[tuple[Run | None, str]]:
     return list(zip([find(folder, config) for config in configs], weights, strict=True))
 
 
-def reference_of_all(folder: Path) -> tuple[list[tuple[Run, str]], float]:
-    """The runs of `SEEDS` without interruption, and the seconds they took."""
+def reference_of_all(folder: Path) -> Reference:
+    """The runs of `SEEDS`."""
     seconds = uninterrupted(folder, "all")
-    return of_all(folder), seconds
+    return Reference(of_all(folder), seconds)
 
 
-def all_same(folder: Path, whole: list[tuple[Run, str]]) -> bool:
+def all_same(folder: Path, whole: Reference) -> bool:
     """Whether `folder` keeps the same runs, and nothing besides."""
     left = [path.name for path in folder.iterdir() if path.name != ".locks"]
-    assert len(left) == 2 * len(whole), left  # the records and their arrays
-    pairs = zip(of_all(folder), whole, strict=True)
+    assert len(left) == 2 * len(whole.runs), left  # the records and their arrays
+    pairs = zip(of_all(folder), whole.runs, strict=True)
     return all(same(run, other) and digest == wanted for (run, digest), (other, wanted) in pairs)
 
 
-def kill_all(folder: Path, kills: int, chance: random.Random) -> Counter[str]:
+def kill_all(folder: Path, kills: int, chance: random.Random, whole: Reference) -> Counter[str]:
     """Kill `run_all`, or a process in which it trains, at random moments, and call it again.
 
     Half of the calls write a checkpoint at every iteration, half write none. All runs must equal
     those of a call that was never interrupted, whichever were missing when it was called again.
     """
-    whole, seconds = reference_of_all(folder / "reference")
     counts: Counter[str] = Counter()
     while counts["kills"] < kills:
         own = folder / f"runs{counts['calls completed']}"
         while True:
             parent = start(own, "all", chance.choice([0.0, 1e9]))
-            if not killed(parent, seconds / 2, kills, counts, chance):
+            if not killed(parent, whole.seconds / 2, kills, counts, chance):
                 break
-            _, alive = psutil.wait_procs(processes_of(own), timeout=60)
-            assert not alive, f"orphans: {alive}"
+            assert_no_orphans(own)
             assert not list(own.glob("*.damaged-*"))
             missing = [run for run, _ in of_all(own) if run is None]  # raises if one is not whole
             counts[f"{len(missing)} runs missing"] += 1
@@ -283,27 +296,33 @@ def killed(
     """Kill children of `parent`, one within so many seconds, and at last itself; False if it was
     done before that."""
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            parent.wait(chance.uniform(0, seconds))
-        children = psutil.Process(parent.pid).children() if parent.poll() is None else []
-        if parent.poll() is not None or counts["kills"] >= kills:
+        if counts["kills"] >= kills or not wait(parent, chance.uniform(0, seconds)):
             finish(parent)
             return False
-        victim = chance.choice([parent, *children])
+        victim = chance.choice([parent, *children(parent)])
         chosen = chance.choice(SIGNALS)
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(chosen)
             counts["kills"] += 1
             counts["of parents" if victim is parent else "of children"] += 1
         if victim is parent:
-            parent.communicate(timeout=60)
+            parent.communicate(timeout=PATIENCE)
             return True
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """The processes that were started to train into `folder`."""
+def children(parent: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes in which it trains; none if it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(parent.pid).children()
+    return []
+
+
+def assert_no_orphans(folder: Path) -> None:
+    """All processes that were started to train into `folder` end."""
     found = psutil.process_iter(["cmdline"])
-    return [process for process in found if str(folder) in (process.info["cmdline"] or [])]
+    ours = [process for process in found if str(folder) in (process.info["cmdline"] or [])]
+    _, alive = psutil.wait_procs(ours, timeout=PATIENCE)
+    assert not alive, f"orphans: {alive}"
 
 
 def files(folder: Path) -> list[Path]:
@@ -311,28 +330,28 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
 
 
-def race(folder: Path, races: int, chance: random.Random) -> Counter[str]:
-    """Two processes want the same run, in every second race the one that trains is killed."""
-    whole, weights, seconds = reference(folder / "reference")
+def race(folder: Path, races: int, chance: random.Random, whole: Reference) -> Counter[str]:
+    """Two processes want the same run; in every second race one of them is killed."""
+    ((run, weights),), seconds = whole
     counts: Counter[str] = Counter()
+    last_line = f"Train Epoch: {CONFIG.epochs - 1}"
     for number in range(races):
         own = folder / f"race{number}"
-        pair = [start(own), start(own)]
+        pair = [start(own, seconds=0.0 if number % 2 else 1e9) for _ in range(2)]
         if number % 2:
-            time.sleep(chance.uniform(0.2, seconds))
             victim = chance.choice(pair)
-            if victim.poll() is None:
+            if wait(victim, chance.uniform(0, seconds)):
                 victim.kill()
                 victim.communicate()
                 pair.remove(victim)
                 counts["killed in a race"] += 1
         said = [finish(child) for child in pair]
-        trained = sum("Train Epoch: 4" in words for words in said)
+        trained = sum(last_line in words for words in said)
         assert trained <= 1, said
         assert trained == 1 or len(pair) == 1, said
         counts["waited"] += sum("waiting until it is done" in words for words in said)
         counts["races"] += 1
-        assert same(find(own), whole) and weights_of(own).read_text() == weights
+        assert same(find(own), run) and weights_of(own).read_text() == weights
         shutil.rmtree(own)
     return counts
 
@@ -357,24 +376,24 @@ def harm(path: Path, chance: random.Random) -> str:
     return way
 
 
-def damage(folder: Path, run: Run, times: int, chance: random.Random) -> Counter[str]:
+def damage(folder: Path, times: int, chance: random.Random, run: Run) -> Counter[str]:
     """Damage the record, its arrays or a checkpoint at random; no wrong number may come back."""
     store = Store(folder / "store", shipped=None)
     store.save(run)
     record = store.folder / f"{run.digest}.json"
     (arrays,) = store.folder.glob("*.npz")
-    state = Checkpoint(store.folder / f"{run.digest}{SUFFIX}")
+    saved = Checkpoint(store.folder / f"{run.digest}{SUFFIX}")
     weights = {"weights": torch.randn(300)}
-    state.save(header_of(run, 1), weights)
-    good = {path: path.read_bytes() for path in (record, arrays, state.path)}
+    saved.save(header_of(run, 1), weights)
+    good = {path: path.read_bytes() for path in (record, arrays, saved.path)}
     counts: Counter[str] = Counter()
     for _ in range(times):
         victim = chance.choice(list(good))
         counts[harm(victim, chance)] += 1
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            if victim == state.path:
-                found = state.load(torch.device("cpu"))
+            if victim == saved.path:
+                found = saved.load(torch.device("cpu"))
                 assert found is None or torch.equal(found[1]["weights"], weights["weights"])
                 noticed = found is None
                 assert noticed == any(issubclass(w.category, StoreWarning) for w in said)
@@ -422,17 +441,18 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
-        def do(what: str, attack: Callable[..., Counter[str]], times: int, *on: Run) -> None:
+        def do(what: str, attack: Callable[..., Counter[str]], times: int, *on: object) -> None:
             start_time = time.monotonic()
-            counts = attack(folder / what, *on, times, random.Random(f"{seed} {what}"))
+            counts = attack(folder / what, times, random.Random(f"{seed} {what}"), *on)
             taken = f"{time.monotonic() - start_time:.0f} s"
             print(f"{what}, {times} in {taken}:", json.dumps(counts), flush=True)
 
         print(f"seed {seed}", flush=True)
-        do("kills of run", kill, kills - kills // 2)
-        do("kills of run_all", kill_all, kills // 2)
-        do("races", race, races)
-        do("damages", damage, damages, find(folder / "kills of run" / "reference"))
+        whole = reference(folder / "run")
+        do("kills of run", kill, kills - kills // 2, whole)
+        do("kills of run_all", kill_all, kills // 2, reference_of_all(folder / "run_all"))
+        do("races", race, races, whole)
+        do("damages", damage, damages, whole.runs[0][0])
         from alterations import alter  # here, since the others need nothing of what it imports
 
         do("alterations", alter, alterations)

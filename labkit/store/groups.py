@@ -1,0 +1,101 @@
+"""Runs of several settings side by side: which of them count, and what they sum up to."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from labkit.core.measures import RECALIBRATED
+from labkit.core.words import plural
+from labkit.store.run import Run, Runs
+
+#: For the caption of whatever shows both kinds of statistics.
+BOTH = (
+    "recalibrated: batch normalisation's statistics are estimated anew for the final weights; by "
+    "running averages: as model.eval() answers"
+)
+
+
+def divergences(runs: Runs) -> str:
+    """Which runs diverged and where, as words; "" if none did."""
+    return "; ".join(
+        f"{label}, seed {run.config.seed}, diverged at epoch {run.diverged[0]}, "
+        f"iteration {run.diverged[1]}"
+        for label, group in runs.items()
+        for run in group
+        if run.diverged
+    )
+
+
+def finite(runs: Runs) -> dict[str, list[Run]]:
+    """The runs without those that diverged, and without settings of which none is left."""
+    return _only(runs, lambda run: not run.diverged)
+
+
+def answering(group: Sequence[Run], statistics: str = RECALIBRATED) -> list[Run]:
+    """The runs of one setting that have answers with these statistics."""
+    return [run for run in group if len(run.predicted(statistics))]
+
+
+def answered(runs: Runs, statistics: str = RECALIBRATED) -> dict[str, list[Run]]:
+    """The runs that have answers with these statistics, without settings of which none is left."""
+    return _only(runs, lambda run: len(run.predicted(statistics)) > 0)
+
+
+def _only(runs: Runs, good: Callable[[Run], bool]) -> dict[str, list[Run]]:
+    kept = {label: list(filter(good, group)) for label, group in runs.items()}
+    return {label: group for label, group in kept.items() if group}
+
+
+def from_before(count: int, what: str) -> str:
+    """That so many runs are from before something was recorded, as words; "" if none are."""
+    is_left_out = "is left out" if count == 1 else "are left out"
+    return f"{plural(count, 'run')} from before {what} {is_left_out}" if count else ""
+
+
+def unanswered(runs: Runs) -> str:
+    """How many runs that did not diverge are from before recalibration, as words; "" if none."""
+    older = [r for group in finite(runs).values() for r in group if not len(r.predicted())]
+    return from_before(len(older), "recalibration")
+
+
+def left_out(runs: Runs) -> str:
+    """Which runs diverged, and how many are from before recalibration, as words; "" if none."""
+    return "; ".join(filter(None, (divergences(runs), unanswered(runs))))
+
+
+def class_noun(run: Run) -> str:
+    """What a class of the run's images is called."""
+    return "digit" if run.config.dataset in ("mnist", "mnist-5k") else "class"
+
+
+def total_confusion(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> np.ndarray:
+    """Confusion counts `[10, 10]` summed over the runs of one setting."""
+    return np.sum([run.counts(split, statistics) for run in group], axis=0)
+
+
+def off_diagonal(counts: np.ndarray) -> np.ndarray:
+    """The mistakes of confusion counts: the same counts with zeros on the diagonal."""
+    return counts - np.diag(np.diag(counts))
+
+
+def shares_of(counts: np.ndarray) -> np.ndarray:
+    """The accuracy of each class and, last, in total, in percent; NaN where nothing was asked."""
+    right, asked = np.diag(counts), counts.sum(1)
+    right, asked = np.append(right, right.sum()), np.append(asked, asked.sum())
+    return 100 * np.divide(right, asked, out=np.full(len(right), np.nan), where=asked > 0)
+
+
+def most_mistaken(group: Sequence[Run], most: int) -> dict[int, Counter[int]]:
+    """The test images that most often got a wrong answer: image → the wrong answers' counts.
+
+    Most often mistaken first, at most `most` of them; empty if nothing was wrong. With recalibrated
+    statistics, of runs that have such answers.
+    """
+    wrong = np.array([~run.right() for run in group] or [[]], bool)
+    times = wrong.sum(0)
+    chosen = [int(i) for i in np.argsort(-times, kind="stable")[:most] if times[i]]
+    return {
+        i: Counter(int(run.predicted()[i]) for run, w in zip(group, wrong, strict=True) if w[i])
+        for i in chosen
+    }
