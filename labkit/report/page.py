@@ -21,7 +21,7 @@ from pygments.formatters import HtmlFormatter
 from labkit.core.config import VARIED, Config, scale_name
 from labkit.core.words import plural
 from labkit.judge import original
-from labkit.show import remake, tables
+from labkit.show import conclusions, remake, tables
 from labkit.store.folder import Store, StoreError
 from labkit.store.run import Run
 
@@ -37,9 +37,8 @@ class PageSection:
     reason: str = ""  # why it is not complete, as a sentence
     title: str = ""  # its first heading
     body: str = ""  # all of it as HTML
-    headings: list[tuple[str, str]] = field(
-        default_factory=list
-    )  # anchor and text, below the title
+    # Of those below the title, anchor and text.
+    headings: list[tuple[str, str]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)  # how what it shows was made
 
 
@@ -140,9 +139,13 @@ def render(
     scale = "smoke" if smoke else scale_name(config)
     compared, others = grouped(runs.values(), config)
     first = next(iter(compared.values()), [])
-    head = [tables.summary(compared), tables.ledger(compared)] if compared else []
-    head += [tables.beside(compared)] if len(first) > 1 and scale == "paper" else []
-    head = [table for table in head if len(table.frame)]
+    head: list[tables.Table | conclusions.Text] = []
+    if compared:
+        found = [tables.summary(compared), tables.ledger(compared)]
+        head += [table for table in found if len(table.frame)]
+    if len(first) > 1 and scale == "paper":
+        head = [conclusions.headline(compared), conclusions.ours(compared), *head]
+        head += [tables.beside(compared)]
     dates = written["started"], written["finished"]
     foot = [tables.provenance({**compared, **others}, *dates)] if runs else []
     made_by = [call["made by"] for call in [*(t.call for t in head), *calls]]
@@ -165,12 +168,12 @@ def render(
     began, ended = map(datetime.fromisoformat, dates)
     return manifest, environment.get_template("page.html.j2").render(
         manifest=manifest,
-        config=config,
+        banner=conclusions.banner(config, len(first), smoke),
         n=len(first),
         sections=sections,
         shown={
-            table.call["made by"].removeprefix("tables."): remake.marked(table.html(), table.call)
-            for table in head + foot
+            part.call["made by"].rpartition(".")[2]: remake.marked(part.html(), part.call)
+            for part in head + foot
         },
         kinds=Counter(name.partition(".")[0] for name in made_by),
         sources=Counter(run["source"] for run in manifest["runs"].values()),

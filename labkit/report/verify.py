@@ -158,8 +158,9 @@ def verify_page(page: Path, verdict: Verdict) -> None:
     for tree in pages:
         tree.find("meta", attrs=MANIFEST_TAG).decompose()  # it was compared
     verdict.problems += [*differences(*pages), *differing]
-    calls = sum(len(part.calls) for part in sections)
-    verdict.checked["tables"] += len(expected["shown"]) - calls  # those of the page itself
+    within = Counter(call["made by"] for part in sections for call in part.calls)
+    for name, times in (Counter(expected["shown"]) - within).items():  # those of the page itself
+        verdict.checked["tables" if name.startswith("tables") else "texts"] += times
     verdict.checked["sections"] += len(sections)
     if not alone:
         paths = {n: folder / n for n in build.contents(folder, stated)} | {build.PAGE: page}

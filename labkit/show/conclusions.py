@@ -24,6 +24,12 @@ class Text:
     markdown: str
     call: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
 
+    def html(self) -> str:
+        """The text as HTML."""
+        from nbconvert.filters import markdown2html  # here: only the page needs it
+
+        return markdown2html(self.markdown)
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/markdown": self.markdown, "text/plain": self.markdown, MIME: self.call}
 
