@@ -37,7 +37,7 @@ def verdicts(number, **groups):
 
 def test_several_parts_make_one_verdict():
     assert tally([True, True]) == HOLDS and tally([False]) == FAILS
-    assert tally([True, None, False, True]) == "2 holds, 1 does not hold, 1 undecided"
+    assert tally([True, None, False, True]) == "2 hold, 1 does not hold, 1 is undecided"
 
 
 @pytest.mark.parametrize("number", [0, -1, 9, "two", 1.5, None, True])
@@ -88,7 +88,7 @@ def test_2_training_accuracy_rests_on_the_seeds_alone():
     training = parts(2, base=group)[0]
     test = scipy_stats.ttest_1samp([99.06, 99.05, 99.04], 99)
     assert training.verdict == HOLDS and training.p == pytest.approx(test.pvalue)
-    assert "the original's 99.48 lies outside what one more run would give" in training.size
+    assert training.size.startswith("outside: 99.48 against 99.0")
 
 
 def test_2_and_7_tell_the_splits_apart():
@@ -162,7 +162,7 @@ def test_5_sigmoid_against_relu():
     assert part.verdict == HOLDS and part.p == pytest.approx(test.pvalue)
     ratio = math.exp(np.mean(areas[0]) - np.mean(areas[1]))
     assert part.brief.startswith(f"its loss is typically {ratio:.2f} times as high (original: 1.64")
-    assert "the original's +0.497 lies outside what one more run of each setting" in part.size
+    assert part.size.startswith("outside: +0.497 against +0.5")
     assert verdicts(5, a=seeds(*SLOW, **relu), b=seeds(*FAST, **sigmoid)) == [FAILS]
     (alone,) = parts(5, a=seeds(*FAST, **relu), b=seeds(SLOW[0], **sigmoid))
     assert alone.verdict == "undecided (n = 1)" and "(n = 1, no claim)" in alone.found
@@ -191,7 +191,7 @@ def test_7_the_high_learning_rate():
     (part,) = parts(7, base=base, high=high)
     assert part.verdict == HOLDS and "test accuracy: −5.16 points" in part.found
     assert part.brief.startswith("loses 52 images in 1,000; the original loses 52 images in 1,000;")
-    assert "the original's −5.25 lies inside what one more run of each setting" in part.size
+    assert part.size == "inside: −5.25 against −6.75 to −3.57 points"
     assert claim(7).own() == "agree: −5.25 points (Fisher's test p < 0.001)"
     better = wrong({}, {(1, 2): 1}, {}, lr=0.1)
     assert verdicts(7, base=base, high=better) == [FAILS]
@@ -253,7 +253,7 @@ def test_the_headline_is_corrected_for_all_parts_together():
     while kept < len(tests) and tests[kept] * (len(tests) - kept) < 0.05:
         kept += 1
     assert kept < len(decided)  # alone, more of them would be
-    assert headline(found).endswith(f"{sum(len(one.parts) for one in found) - kept} undecided")
+    assert headline(found).endswith(f"{sum(len(one.parts) for one in found) - kept} are undecided")
 
 
 def test_the_original_beside_one_more_run(monkeypatch):

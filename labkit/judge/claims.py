@@ -13,6 +13,7 @@ diverged is no fair comparison: undecided.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +55,7 @@ class Part:
         brief: the same in plain words.
         p: two-sided; NaN where nothing could be tested.
         needed: how many runs of each setting would tell, see `stats.Estimate`.
-        size: how the original's number compares with what one more run of ours would give.
+        size: whether the original's number lies inside what one more run of ours would give.
     """
 
     what: str
@@ -124,11 +125,14 @@ class Judgement:
 
 def tally(agrees: Sequence[bool | None]) -> str:
     """How many of several verdicts are which; the verdict alone where all are the same."""
-    counts = {HOLDS: 0, FAILS: 0, UNDECIDED: 0}
-    for found in agrees:
-        counts[UNDECIDED if found is None else HOLDS if found else FAILS] += 1
-    said = [f"{times} {word}" for word, times in counts.items() if times]
-    return said[0].partition(" ")[2] if len(said) == 1 else ", ".join(said)
+    counts = Counter(agrees)
+    if len(counts) == 1:
+        return {True: HOLDS, False: FAILS, None: UNDECIDED}[agrees[0]]
+    hold, fail, undecided = (counts[kind] for kind in (True, False, None))
+    said = [f"{hold} {'holds' if hold == 1 else 'hold'}"] * bool(hold)
+    said += [f"{fail} {'does' if fail == 1 else 'do'} not hold"] * bool(fail)
+    said += [f"{undecided} {'is' if undecided == 1 else 'are'} undecided"] * bool(undecided)
+    return ", ".join(said)
 
 
 def judge(claim: Claim, runs: Runs) -> Judgement | None:
@@ -206,10 +210,7 @@ def part(
     size = ""
     if theirs is not None:
         where = "inside" if found.next_low <= theirs <= found.next_high else "outside"
-        size = (
-            f"the original's {theirs:{form}} lies {where} what one more run of each setting would "
-            f"give ({next_low} to {next_high}{unit})"
-        )
+        size = f"{where}: {theirs:{form}} against {next_low} to {next_high}{unit}"
     agrees = found.sign == expected if found.sign else None
     return Part(what, agrees, found.n, minus(said), brief, found.p, found.needed, minus(size))
 
@@ -292,7 +293,6 @@ def _above_99(settings: Settings) -> list[Part]:
             found = stats.estimate(values, about=99.0, bounds=PERCENT)
             wrong = in_images(found.mean - 100).removeprefix("loses ")
             one = part(what, 1, found, " %", f"{found.mean:.2f} %, {wrong} wrong", theirs, ".2f")
-            one = replace(one, size=one.size.replace("run of each setting", "run"))
         averaged = [100 * r.accuracy(split, RUNNING) for r in answering(settings["1"], RUNNING)]
         one = _with_running(one, np.mean(averaged), len(averaged), " %", ".2f")
         if group and split == "test":

@@ -212,7 +212,7 @@ def claim(number: int, runs: Runs) -> Text:
     own = f" on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
     lines = [f"It predicts: {stated.predicts}", f"Judged by: {stated.test}."]
     for part in found.parts:
-        size = f"; {part.size}" * bool(part.size)
+        size = f"; the original's size is {part.size} for one more run" * bool(part.size)
         lines.append(f"*{sentence(part.verdict)}* {sentence(part.found + size)}")
     lines.append(f"The original's own numbers {stated.own()}.")
     lines += [sentence(found.note)] * bool(found.note)
@@ -227,14 +227,19 @@ def headline(runs: Runs) -> Text:
     if not parts:
         return Text("These runs do not suffice to judge any of the original's claims.")
     lines = [
-        f"Of {plural(len(parts), 'comparison')} behind {plural(len(found), 'claim')} of the "
-        f"original's: **{claims.headline(found)}** (corrected for all of them together by Holm's "
-        "method; the verdicts below are each for itself)."
+        f"Of the {plural(len(parts), 'comparison')} behind the original's claims "
+        f"**{claims.headline(found)}**, corrected for all of them together (Holm's method; the "
+        "verdicts below are each for itself)."
     ]
-    open_ = [(j.claim.number, part) for j in found for part in j.parts if part.agrees is None]
-    if open_:
-        said = "; ".join(f"claim {n}, {part.what}: {part.verdict}" for n, part in open_)
-        lines.append(f"Open: {said}.")
+    open_: dict[str, dict[int, None]] = {}
+    for judgement in found:
+        for part in judgement.parts:
+            if part.agrees is None:
+                open_.setdefault(part.verdict, {})[judgement.claim.number] = None
+    lines += [
+        f"{sentence(verdict).rstrip('.')}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."
+        for verdict, of in open_.items()
+    ]
     return bullets(lines)
 
 
@@ -248,12 +253,13 @@ def ours(runs: Runs) -> Text:
     answer = "No" if apart else "It may be"
     different = [one for one in apart if one in curves]
     names = ", ".join(one.label for one in different)
-    lines = [
-        f"**{answer}.** Of {len(found)} curves and tables {len(apart)} differ from what one more "
-        "run of ours would give (prediction by the seeds, p < 0.05 by Holm's method for all)"
-        + (f"; of {plural(len(curves), 'loss curve')}: {names}." if names else ".")
-    ]
-    return bullets(lines)
+    curve = f"; of {plural(len(curves), 'loss curve')}: {names}" * bool(names)
+    said = (
+        f"**Is the original one of ours? {answer}.** Of {len(found)} curves and tables "
+        f"{len(apart)} differ from what one more run of ours would give (prediction by the seeds; "
+        f"p < 0.05, by Holm's method for all){curve}."
+    )
+    return bullets([said])
 
 
 @remakable

@@ -189,31 +189,25 @@ def beside(runs: Runs) -> Table:
 @remakable
 def ledger(runs: Runs) -> Table:
     """What the original states, and the verdict that these runs give, comparison by comparison."""
-    columns = ["claim", "section", "the original says", "compared", "verdict", "n", "found here"]
+    columns = ["claim", "the original says", "compared", "verdict", "n", "found here"]
     columns += ["the original's size", "its own numbers"]
-    rows = [
-        (
-            judgement.claim.number,
-            judgement.claim.section,
-            judgement.claim.says,
-            part.what,
-            part.verdict,
-            part.n,
-            part.brief,
-            part.size,
-            judgement.claim.own(),
-        )
-        for judgement in claims.judgements(runs)
-        for part in judgement.parts
-    ]
+    rows = []
+    for judgement in claims.judgements(runs):
+        stated = judgement.claim
+        says, own = f"{stated.says} (section {stated.section})", stated.own()
+        for part in judgement.parts:
+            found = part.what, part.verdict, part.n, part.brief, part.size
+            rows.append([stated.number, says, *found, own])
+            says = own = ""  # once per claim
     frame = pd.DataFrame(rows, columns=columns).set_index("claim")
     first = next(iter(runs.values()))[0].config
     own = f" on {first.dataset} with {plural(first.epochs, 'epoch')}: not the original's"
     caption = (
         f"The original's claims and the verdicts on them{own * (scale_name(first) != 'paper')}, a "
         "row per comparison, each tested for itself at 5\u00a0%; the sections give intervals and "
-        "tests; the original's size: whether one more run of ours could give it; accuracies and "
-        f"answers are recalibrated unless stated otherwise; {BOTH}; {seeds_of(runs, runs)}"
+        "tests; the original's size: whether it lies inside what one more run of ours would give; "
+        "accuracies and answers are recalibrated unless stated otherwise; "
+        f"{BOTH}; {seeds_of(runs, runs)}"
     )
     return Table(frame, caption)
 
