@@ -97,7 +97,6 @@ UNCLEAN = {
     "b0944f1f2528",
     "b2e8440cc648",
     "b4391dd2b668",
-    "bfea7d82a53f",
     "d24a78cc20ca",
     "d4e68cffb86c",
     "dfefd753fbec",
