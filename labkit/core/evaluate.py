@@ -180,23 +180,25 @@ def recalibrate(twin: nn.Module, data: Data, normalization: str) -> None:
 
 
 def predict(model: nn.Module, twin: nn.Module, data: Data, config: Config, whole: bool) -> Answers:
-    """The predictions for both splits, with either kind of statistics.
+    """The predictions with either kind of statistics.
 
     Args:
         twin: of `model`, see `twin_of`; it is left with recalibrated statistics.
-        whole: all training images, or as many as `measures.sample_size` says.
+        whole: for both splits, as after the last epoch. Between epochs, to save time, the
+            recalibrated ones are for the test images and a sample of the training images (see
+            `measures.sample_size`), those by running averages for the test images alone.
     """
-    train = data.train
+    splits = {"train": data.train, "test": data.test}
+    running = splits if whole else {"test": data.test}
     if not whole:
-        chosen = calibration(train.labels)[: sample_size(len(train))]
-        train = Split(train.images[chosen], train.labels[chosen])
-    splits = {"train": train, "test": data.test}
+        chosen = calibration(data.train.labels)[: sample_size(len(data.train))]
+        splits["train"] = Split(data.train.images[chosen], data.train.labels[chosen])
     take_over(twin, model)
     recalibrate(twin, data, config.normalization)
     return {
         statistics: {
             split: evaluate(network, data, images, config.normalization)
-            for split, images in splits.items()
+            for split, images in asked.items()
         }
-        for statistics, network in ((RECALIBRATED, twin), (RUNNING, model))
+        for statistics, network, asked in ((RECALIBRATED, twin, splits), (RUNNING, model, running))
     }

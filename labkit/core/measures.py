@@ -107,6 +107,7 @@ def calibration_size(images: int) -> int:
 
 
 def sample_size(images: int) -> int:
-    """On how many of these the training accuracy between epochs is measured: on every second, since
-    evaluation is to take at most a sixth of a run's time. After the last epoch it is on all."""
+    """On how many of these the training accuracy between epochs is measured, recalibrated: on every
+    second, since evaluation is to take at most 15 % of a run's time. After the last epoch it is on
+    all training images."""
     return calibration_size(images) // 2

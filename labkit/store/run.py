@@ -38,8 +38,8 @@ class Run:
         history: one row per epoch: `epoch` (from 0), `loss` (the mean of its batch losses, nats),
             `seconds` (training alone); by running averages `train_accuracy`, `test_accuracy`
             (0..1; NaN where not measured), and the same two with `_recalibrated`. Between epochs
-            the training accuracies are those of a fixed part of the images, see
-            `measures.sample_size`.
+            the training accuracy is that of a fixed part of the images, see
+            `measures.sample_size`, and not measured with running averages.
         confusion: for "train" and "test" the counts `[10, 10]` by running averages, row true and
             column predicted; "train_recalibrated" and "test_recalibrated" the others. All zero for
             a run that diverged, which gives no answers (n = 0 below).
