@@ -120,7 +120,7 @@ def test_one_run_is_shown_by_the_first_letters_of_its_name(store):
     assert "partial, 30% done" in shown and "seed 8" in shown
     shown = labkit("show", made_up_run(seed=2).digest).output
     assert "damaged" in shown and "cannot be read as JSON" in shown
-    for start, said in (("zzz", "none starts so"), ("", "start so")):
+    for start, said in (("zzz", "none start with it"), ("", "start with it")):
         refused = labkit("show", start)
         assert isinstance(refused.exception, LabkitError) and said in str(refused.exception)
 
@@ -159,4 +159,4 @@ def test_the_command_itself(store):
     command = [sys.executable, "-m", "labkit", "runs", "show", "zzz"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("labkit: there is no record 'zzz'")
+    assert done.stderr.startswith("labkit: 'zzz' does not name one record")

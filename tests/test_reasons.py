@@ -72,7 +72,7 @@ def test_a_run_without_its_first_moments_is_left_out(name, runs):
         assert shown.alt == expected.alt
     else:
         assert shown.markdown.startswith(expected.markdown)
-        assert "1 run from before" in shown.markdown
+        assert "1 run made before" in shown.markdown
 
 
 @pytest.mark.parametrize("name", [*FIGURES, *WORDS])
@@ -90,7 +90,7 @@ def test_what_was_not_measured_is_said_and_never_guessed(name, runs):
     if isinstance(shown, plots.Figure):
         assert shown.alt and shown._repr_mimebundle_()
     elif name in NEED_MEASURES:
-        assert "2 runs from before this was measured" in shown.markdown
+        assert "2 runs made before labkit measured this" in shown.markdown
     assert isinstance(shown, plots.Figure | conclusions.Text)
 
 
@@ -202,7 +202,7 @@ def test_identical_confidences_are_counted_and_explained(runs):
     assert "42 of them right. In 30 of them every input of the last layer" in said
     silent[alike] = 1
     assert "right. In all of them every" in reasons.identical({"relu": [changed]}).markdown
-    assert "In none of 6 networks" in reasons.identical(runs).markdown
+    assert "(6 networks examined)" in reasons.identical(runs).markdown
 
 
 def test_three_clocks_show_the_same_losses():
@@ -216,4 +216,4 @@ def test_three_clocks_show_the_same_losses():
     epochs = float(re.search(r"after ([\d.]+) epochs", said).group(1))
     below = next(i for i, loss in enumerate(losses) if loss <= 0.05)
     assert below <= epochs <= below + 1 and "median of 2 of 2 runs" in said
-    assert "does not come down" in reasons.progress_words({"base": group}, loss=0.001).markdown
+    assert "never reaches" in reasons.progress_words({"base": group}, loss=0.001).markdown

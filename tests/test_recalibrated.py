@@ -134,7 +134,7 @@ def test_what_is_not_on_record_is_a_gap_and_never_a_failure(name, given):
     assert not re.search(r"\bnan\b", said, re.IGNORECASE)
     older = any(not r.diverged and not len(r.predicted()) for g in runs.values() for r in g)
     if older and name in BOTH | ALONE - {"tables.confused_pairs"}:  # that has one setting
-        assert re.search(r"\d+ runs? from before recalibration (is|are) left out", said)
+        assert re.search(r"\d+ runs? made before labkit recalibrated (is|are) left out", said)
     if name in ALONE | BOTH and name.startswith("plots") and not answered(runs):
         assert not shown.axes and shown.alt == shown.texts[0].get_text().replace("\n", " ")
 
@@ -181,7 +181,7 @@ def test_n_counts_the_runs_that_count():
     assert tables.lag(runs).frame["", "n"].tolist() == [1] * 5
     assert "(n = 1)" in plots.accuracy_by_epoch(runs).alt
     assert "n = 0 or 2 seeds per setting" in tables.per_class(GIVEN["another old setting"]).caption
-    assert "5 runs from before" in tables.per_class(runs).caption
+    assert "5 runs made before" in tables.per_class(runs).caption
     # One seed is left, so that the range is that of its images.
     assert "95\u00a0% Wilson interval" in tables.per_class(runs).caption
     assert plots.confusion_difference(runs).alt.count("n = 1 and 1") == 1
@@ -301,10 +301,10 @@ def test_what_the_running_averages_hide_by_hand():
         "- **sigmoid**: 98.00 % recalibrated, 91.00 % by running averages after the last epoch "
         "(n = 2): the averages hide 7.00 points (4.00 to 10.00 by seed); at most 75.00 in epoch 0.",
         "- **relu**: 99.10 % recalibrated, 100.00 % by running averages after the last epoch "
-        "(n = 1): the averages hide nothing, −0.90 points; it was measured after no other epoch.",
+        "(n = 1): the averages add 0.90 points; it was measured after no other epoch.",
         "- **old**: no run has recalibrated answers (n = 0).",
     ]
-    assert said[0].startswith("- 1 run from before recalibration")
+    assert said[0].startswith("- 1 run made before labkit recalibrated")
     single = tables.lag({"relu": relu}).frame
     assert "from" not in single.columns.get_level_values(1)
 

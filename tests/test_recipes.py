@@ -56,7 +56,7 @@ def test_a_distance_is_the_factor_between_the_curves():
     assert "comes nearest: its losses are typically off by a factor of 1.50" in str(
         conclusions.recipe(runs)
     )
-    assert "not certain at n = 1" in str(conclusions.recipe(runs))
+    assert "With n = 1 it is not certain" in str(conclusions.recipe(runs))
     assert "nearest over all is Adam" in plots.recipe_curves(runs).alt
 
 
@@ -91,7 +91,7 @@ def test_with_several_seeds_the_nearest_may_be_certain():
         "a": [*off_by(1.1), *off_by(1.2, seed=1)],
         "b": [*off_by(2, weight_decay=1e-4), *off_by(3, seed=1, weight_decay=1e-4)],
     }
-    assert "nearer than any other with every seed (n = 2)" in str(conclusions.recipe(runs))
+    assert "nearer than the best seed of any other (n = 2)" in str(conclusions.recipe(runs))
 
 
 def test_how_the_loss_of_section_3_1_rises():

@@ -110,11 +110,27 @@ def test_holm_by_hand():
     assert stats.holm([0.6, 0.9]) == [1.0, 1.0]
 
 
-def test_a_majority_is_a_coins_test():
-    assert stats.majority(3, 3) == (pytest.approx(2 / 8), 6)  # 2 / 2⁶ is the first below 0.05
+def test_a_majority_is_a_coins_test(draw):
     assert stats.majority(9, 10)[0] == pytest.approx(2 * 11 / 1024)
+    assert stats.majority(6, 6)[0] == pytest.approx(2 / 64)
+    assert math.isnan(stats.majority(5, 5)[0])  # 2 / 32 decides nothing, and so tests nothing
     assert stats.majority(2, 4)[1] == stats.MOST_RUNS + 1
     assert math.isnan(stats.p_of_one_more([1.0, 1.0], 2.0))
+    needed = stats.majority(7, 10)[1]
+    times = draw.binomial(needed, 7.5 / 11, 4000)
+    p_values = {k: scipy_stats.binomtest(int(k), needed).pvalue for k in np.unique(times)}
+    assert np.mean([p_values[k] < 0.05 for k in times]) == pytest.approx(0.8, abs=0.04)
+
+
+def test_runs_that_miss_other_images_alike_often_are_not_alike():
+    """Equal totals of disjoint mistakes: the images say what the totals hide."""
+    first, second = np.full((2, 2, 10_000), 100.0)
+    first[0, :95] = first[1, 200:296] = second[0, 400:505] = second[1, 600:706] = 0
+    found = stats.estimate(first, second)
+    assert found.mean == pytest.approx(0.1) and found.sign == 0
+    assert found.p > 0.1 and found.needed > 2
+    equal = stats.estimate(np.roll(first, 3, 1)[:, ::-1], second[:1].repeat(2, 0))
+    assert not math.isnan(equal.p)
 
 
 @pytest.mark.parametrize(("correct", "total"), [(99, 100), (0, 10), (10, 10), (9905, 10000)])

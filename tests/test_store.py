@@ -261,7 +261,7 @@ def test_of_two_folders_with_other_numbers_the_first_is_read_and_both_are_named(
         warnings.simplefilter("error")
         assert store.get(run.digest).provenance["commit"] == "abc"  # the same numbers
     second.save(made_up_run(losses=(1.0, 0.25)))
-    with pytest.warns(StoreWarning, match="other numbers in .*/second than in .*/first;"):
+    with pytest.warns(StoreWarning, match="different numbers in .*/second and in .*/first;"):
         assert store.get(run.digest).history["loss"][1] == 0.5
 
 
@@ -317,7 +317,7 @@ def test_a_full_disk_keeps_what_was_there_and_the_run_in_memory(store, monkeypat
     trained = counting(monkeypatch)
     experiment.run(Config(epochs=1), device="cpu", store=store)
     content = {path: path.read_bytes() for path in store.folder.glob("[!.]*")}
-    with RestrictedFileSize(100), pytest.warns(StoreWarning, match="File too large.*memory alone"):
+    with RestrictedFileSize(100), pytest.warns(StoreWarning, match="File too large.*memory only"):
         run = experiment.run(Config(epochs=1), device="cpu", store=store, retrain=True)
     assert len(trained) == 2 and not run.recorded
     assert {path: path.read_bytes() for path in store.folder.glob("[!.]*")} == content

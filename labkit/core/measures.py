@@ -51,8 +51,8 @@ _MOMENTS = {
     "weight_norm": ("weights", "Euclidean norm of the weights that can learn"),
     "relative_update": (
         "weights",
-        "norm of the change that the next update makes, divided by the weight norm: behind a batch "
-        "normalisation only the direction of weights acts, so this is the step that counts "
+        "norm of the change that the next update makes, divided by the weight norm: where a batch "
+        "normalisation follows, only the weights' direction acts, so this is the step that counts "
         "(van Laarhoven 2017, arXiv:1706.05350)",
     ),
     "dead": (

@@ -1,4 +1,4 @@
-"""Readers of values: each gives what was meant, or raises a sentence on what may stand there."""
+"""Readers of values: each returns what was meant, or raises an error that says what is allowed."""
 
 import contextlib
 import difflib

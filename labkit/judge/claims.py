@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from labkit.core.config import VARIED
+from labkit.core.config import VARIED, scale_name
 from labkit.core.measures import RUNNING
 from labkit.core.values import whole
-from labkit.core.words import SPLITS, minus
+from labkit.core.words import SPLITS, minus, number
 from labkit.judge import original, stats
 from labkit.store.groups import (
     Runs,
@@ -54,7 +54,7 @@ class Part:
         found: the numbers, with interval and test.
         brief: the same in plain words.
         p: two-sided; NaN where nothing could be tested.
-        needed: how many runs of each setting would tell, see `stats.Estimate`.
+        needed: how many runs of each setting would settle it, see `stats.Estimate`.
         size: whether the original's number lies inside what one more run of ours would give.
     """
 
@@ -75,10 +75,10 @@ class Part:
         if self.n < 2:
             return f"{UNDECIDED} (n = {self.n})"
         if math.isinf(self.needed):
-            return f"{UNDECIDED} (n = {self.n}); more runs alone would not tell"
-        more = "" if math.isnan(self.needed) else f"; about n = {self.needed:.0f} would tell"
+            return f"{UNDECIDED} (n = {self.n}); more runs alone would not settle it"
+        more = "" if math.isnan(self.needed) else f"; about n = {self.needed:.0f} would settle it"
         if self.needed > stats.MOST_RUNS:
-            more = f"; more than {stats.MOST_RUNS:,} runs would have to tell"
+            more = f"; it would take more than {stats.MOST_RUNS:,} runs"
         return f"{UNDECIDED} (n = {self.n}){more}"
 
 
@@ -158,6 +158,10 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
         if len(settings) == len(needed)
         else [nothing("every setting", "no run is left to compare")]
     )
+    if scale_name(first) != "paper":  # the original's sizes, and its tenth epoch, are of its scale
+        parts = [replace(part, size="") for part in parts]
+        if claim.number == 1:
+            parts = [replace(part, agrees=None, p=math.nan) for part in parts]
     if lost := divergences({f"section {number}": group for number, group in needed.items()}):
         parts = [replace(part, agrees=None, p=math.nan, needed=math.nan) for part in parts]
         notes.append(f"{lost}, so no verdict is given on the other runs")
@@ -171,17 +175,16 @@ def judgements(runs: Runs) -> Iterator[Judgement]:
     yield from filter(None, (judge(claim, runs) for claim in CLAIMS))
 
 
+def corrected(found: Sequence[Judgement]) -> list[tuple[Claim, Part, float]]:
+    """Every part of all claims, with its p-value corrected for all of them together (Holm)."""
+    every = [(judgement.claim, part) for judgement in found for part in judgement.parts]
+    p_values = stats.holm([part.p for _, part in every])
+    return [(claim, part, p) for (claim, part), p in zip(every, p_values, strict=True)]
+
+
 def headline(found: Sequence[Judgement]) -> str:
-    """How many parts of all claims hold, do not hold and are undecided, corrected for all of them
-    together (Holm)."""
-    parts = [part for judgement in found for part in judgement.parts]
-    corrected = stats.holm([part.p for part in parts])
-    return tally(
-        [
-            part.agrees if p < 1 - stats.LEVEL else None
-            for part, p in zip(parts, corrected, strict=True)
-        ]
-    )
+    """How many parts of all claims hold, do not hold and are undecided, corrected for all."""
+    return tally([part.agrees if p < 1 - stats.LEVEL else None for _, part, p in corrected(found)])
 
 
 def part(
@@ -248,24 +251,29 @@ def compared(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> s
 
 def in_images(points: float) -> str:
     """A difference of accuracies in plain words: images in 1,000."""
-    many = f"{abs(10 * points):.2g}"
+    if abs(points) < 0.005:
+        return "no image in 1,000 more or fewer"
+    many = number(abs(10 * points), 0 if abs(points) >= 1 else 1)
     return f"{'loses' if points < 0 else 'gains'} {many} image{'s' * (many != '1')} in 1,000"
 
 
 def _final_loss(settings: Settings) -> list[Part]:
+    """Whether one more run could end at the stated loss; one that could proves nothing."""
     losses, stated = [last_loss(run) for run in settings["1"]], original.STATED_FINAL_LOSS
-    found = stats.estimate(losses, bounds=(0, math.inf))
-    what = "last loss of the baseline"
+    found, what = stats.estimate(np.log(losses)), "last loss of the baseline"
     brief = (
-        f"{min(losses):.4f} to {max(losses):.4f} nats, {stated / np.mean(losses):.0f} times less"
+        f"{min(losses):.4f} to {max(losses):.4f} nats, on average {stated / np.mean(losses):.1f} "
     )
+    brief += "times less than stated"
     if math.isnan(found.p):
-        return [Part(what, None, len(losses), f"{what}: {found.mean:.4f} nats (no claim)", brief)]
-    inside = found.next_low <= stated <= found.next_high
-    bounds = f"{found.next_low:.4f} and {found.next_high:.4f}"
-    said = f"{what}: {found.mean:.4f} nats; one more run would end between {bounds} (n = {found.n})"
-    agrees = True if min(losses) <= stated <= max(losses) else None if inside else False
-    return [Part(what, agrees, found.n, said, brief, stats.p_of_one_more(losses, stated))]
+        said = f"{what}: {np.mean(losses):.4f} nats (n = {found.n}, no claim)"
+        return [Part(what, None, found.n, said, brief)]
+    p = stats.p_of_one_more(np.log(losses), math.log(stated))
+    bounds = f"{math.exp(found.next_low):.4f} and {math.exp(found.next_high):.4f}"
+    said = (
+        f"{what}: one more run would end between {bounds} nats ({stats.p_words(p)}, n = {found.n})"
+    )
+    return [Part(what, False if p < 1 - stats.LEVEL else None, found.n, said, brief, p)]
 
 
 def _own_final_loss() -> str:
@@ -274,10 +282,12 @@ def _own_final_loss() -> str:
     return "agree" if same else f"disagree: its list of epochs ends at {listed:.6f}"
 
 
-def _with_running(one: Part, found: float, n: int, unit: str, form: str) -> Part:
-    """The part with the same figure by running averages, which decides nothing."""
-    said = minus(f"; by running averages {found:{form}}{unit} (n = {n})")
-    return replace(one, found=one.found + said, brief=one.brief + said)
+def _with_running(one: Part, found: stats.Estimate, theirs: float, unit: str, form: str) -> Part:
+    """The part with the same figure by running averages, which decides nothing but the size: the
+    original's numbers are most likely by these."""
+    said = minus(f"; by running averages {found.mean:{form}}{unit} (n = {found.n})")
+    sized = part("", 1, found, unit, "", theirs, form)
+    return replace(one, found=one.found + said, brief=one.brief + said, size=sized.size)
 
 
 def _above_99(settings: Settings) -> list[Part]:
@@ -287,21 +297,18 @@ def _above_99(settings: Settings) -> list[Part]:
         one = nothing(what)
         if group:
             # The training images are all there are; the test images stand for others.
-            values = [
-                100 * r.accuracy(split) if split == "train" else test_percent(r) for r in group
-            ]
+            values = [100 * run.accuracy(split) for run in group]
+            values = values if split == "train" else [test_percent(run) for run in group]
             found = stats.estimate(values, about=99.0, bounds=PERCENT)
-            wrong = in_images(found.mean - 100).removeprefix("loses ")
-            one = part(what, 1, found, " %", f"{found.mean:.2f} %, {wrong} wrong", theirs, ".2f")
-        averaged = [100 * r.accuracy(split, RUNNING) for r in answering(settings["1"], RUNNING)]
-        one = _with_running(one, np.mean(averaged), len(averaged), " %", ".2f")
-        if group and split == "test":
-            total = int(group[0].counts(split).sum())
-            width = 100 * stats.deviation(0.99, total) * stats.Z
-            bounds = f"{99 - width:.2f} to {99 + width:.2f} %"
-            said = f"{one.found}; {total:,} images cannot tell {bounds} from 99 %"
-            one = replace(one, found=said)
-        parts.append(one)
+            wrong = f"{10 * (100 - found.mean):.1f} images in 1,000 wrong"
+            one = part(what, 1, found, " %", f"{found.mean:.2f} %, {wrong}", form=".2f")
+            if found.by_images > 0:
+                images = int(group[0].counts(split).sum())
+                left = f"{images:,} images alone leave ± {found.by_images:.2f} %"
+                one = replace(one, found=f"{one.found}; {left}, however many the runs")
+        averaged = [100 * run.accuracy(split, RUNNING) for run in answering(settings["1"], RUNNING)]
+        running = stats.estimate(averaged, about=99.0, bounds=PERCENT)
+        parts.append(_with_running(one, running, theirs, " %", ".2f"))
     return parts
 
 
@@ -315,7 +322,7 @@ def _most_often(what: str, times: int, n: int, more: str) -> Part:
     """Whether something is so in most runs."""
     p, needed = stats.majority(times, n)
     agrees = times > n / 2 if p < 1 - stats.LEVEL else None
-    said = f"{what}: in {times} of {n} runs ({stats.p_words(p)}); {more}"
+    said = f"{what}: in {times} of {n} runs, on these images ({stats.p_words(p)}); {more}"
     return Part(what, agrees, n, said, f"in {times} of {n} runs; {more}", p, needed)
 
 
@@ -329,10 +336,10 @@ def _digits(settings: Settings) -> list[Part]:
                 parts.append(nothing(what))
                 continue
             others = np.delete(sign * shares, digits, axis=1).max(1)
-            times = int(((sign * shares[:, digits]).min(1) >= others).sum())
+            times = int(((sign * shares[:, digits]).min(1) > others).sum())
             order = np.argsort(-sign * shares.mean(0), kind="stable")[: len(digits)]
             named = " and ".join(f"{d} ({shares.mean(0)[d]:.2f} %)" for d in order)
-            parts.append(_most_often(what, times, len(group), f"{rank} on average {named}"))
+            parts.append(_most_often(what, times, len(group), f"{rank} on average: {named}"))
     return parts
 
 
@@ -348,6 +355,14 @@ def _own_digits() -> str:
     return f"disagree: {'; '.join(said)}" if said else "agree"
 
 
+def _more_often_than_others(run: Run) -> np.ndarray:
+    """For each test image what it adds to how much more often 2 and 7 are mistaken for each other
+    than the mean of the other 44 pairs, `[images]`, so that the mean is that many mistakes."""
+    labels, predicted = run.test_labels, run.predicted()
+    pair = np.isin(labels, (2, 7)) & np.isin(predicted, (2, 7)) & (labels != predicted)
+    return len(labels) * (pair - ((labels != predicted) & ~pair) / 44)
+
+
 def _two_and_seven(settings: Settings) -> list[Part]:
     if not (group := answering(settings["1"])):
         return [nothing("2 and 7")]
@@ -357,7 +372,7 @@ def _two_and_seven(settings: Settings) -> list[Part]:
     names = [f"{a} and {b}" for a, b in zip(*upper, strict=True)]
     here = names.index("2 and 7")
     others = np.delete(pairs, here, axis=1)
-    found = stats.estimate(pairs[:, here] - others.mean(1))
+    found = stats.estimate([_more_often_than_others(run) for run in group])
     total = pairs.sum(0)
     place = 1 + (total > total[here]).sum()
     brief = f"{total[here]} of {total.sum()} mistakes, place {place} of {len(names)} pairs"
@@ -396,14 +411,14 @@ def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[
     def judged(settings: Settings) -> Part:
         one = nothing(what := f"{names}, test accuracy")
         groups = [answering(settings[number]) for number in (first, second)]
+        theirs = _own_accuracy(first, second)
         if all(groups):
-            found, theirs = compared(*groups, test_percent), _own_accuracy(first, second)
+            found = compared(*groups, test_percent)
             brief = f"{in_images(found.mean)}; the original {in_images(theirs)}"
-            one = part(what, expected, found, " points", brief, theirs)
+            one = part(what, expected, found, " points", brief)
         averaged = [answering(settings[number], RUNNING) for number in (first, second)]
-        means = [100 * np.mean([run.accuracy("test", RUNNING) for run in g]) for g in averaged]
-        n = min(map(len, averaged))
-        return _with_running(one, means[0] - means[1], n, " points", "+.3g")
+        shares = ([100 * run.accuracy("test", RUNNING) for run in group] for group in averaged)
+        return _with_running(one, stats.estimate(*shares), theirs, " points", "+.3g")
 
     return judged
 
@@ -454,8 +469,8 @@ CLAIMS = (
         1,
         "1.2",
         "After ten epochs the loss fell to 0.20056.",
-        "One more run of ours may end there.",
-        "95 % prediction interval from the seeds",
+        "One more run of ours could end there (if it could, that proves nothing).",
+        "95 % prediction interval of ln(loss) from the seeds",
         ("1",),
         _final_loss,
         _own_final_loss,
@@ -476,7 +491,7 @@ CLAIMS = (
         "1.3",
         "8 is learnt best, 2 and 7 worst.",
         "8 is best, and 2 and 7 are the two worst, in most runs and on both splits.",
-        "exact binomial test that it is so in half of all runs",
+        "exact binomial test, on these images, against an even chance in each run",
         ("1",),
         _digits,
         _own_digits,
@@ -487,10 +502,11 @@ CLAIMS = (
         "1.3",
         "2 and 7 are mistaken for each other (its guess).",
         "They are mistaken for each other more often than other pairs, and most often of all.",
-        "t-test within the runs; exact binomial test that it is so in half of all runs",
+        "t-test within the runs, over seeds and images; exact binomial test, on these images, "
+        "against an even chance in each run",
         ("1",),
         _two_and_seven,
-        lambda: "none: it prints no mistakes",
+        lambda: "say nothing: it prints no mistakes",
         answers=True,
     ),
     Claim(
@@ -517,7 +533,7 @@ CLAIMS = (
         7,
         "3.1",
         "A learning rate of 0.1 costs much accuracy; 0.01 is better.",
-        "The test accuracy is lower.",
+        "The test accuracy is lower; by how much, the original's size says.",
         WELCH + IMAGES,
         ("1", "3.1"),
         lambda settings: [_rate(settings)],

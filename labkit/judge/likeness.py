@@ -1,12 +1,12 @@
 """Is the original one of ours? Its curves and tables beside what one more run would give."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.core.measures import NAMES, STATISTICS
+from labkit.core.measures import NAMES, RECALIBRATED, STATISTICS
 from labkit.core.words import SPLITS
 from labkit.judge import original, stats
 from labkit.store.groups import Runs, answering, finite, shares_of
@@ -21,8 +21,9 @@ class Likeness:
         n: the runs.
         places: of each value of the original: "inside" the 95 % prediction interval of the runs at
             that place, "above", "below", or "" where there is nothing to compare it with.
-        p: two-sided p-value that the whole (the mean ln loss of a curve, the total of a table) is
-            one more of ours; NaN for fewer than two runs.
+        p: two-sided p-value that it is one more of ours: of the whole (the mean ln loss of a curve,
+            the total of a table) or of the place that differs most, whichever differs more
+            (Bonferroni, for two and for the places); NaN for fewer than two runs.
     """
 
     label: str
@@ -72,11 +73,15 @@ def _compared(
         whole: the place that stands for all; their mean if there is none.
     """
     n, places = len(ours), ours.shape[1] if ours.ndim > 1 else 0
-    found = [_place(ours[:, i], theirs[i]) for i in range(min(places, len(theirs)))]
+    several = range(min(places, len(theirs)))
+    found = [_place(ours[:, i], theirs[i]) for i in several]
     p = math.nan
     if places >= len(theirs):
         of_runs = ours[:, : len(theirs)].mean(1) if whole is None else ours[:, whole]
         p = stats.p_of_one_more(of_runs, theirs.mean() if whole is None else theirs[whole])
+        each = [stats.p_of_one_more(ours[:, i], theirs[i]) for i in several]
+        if not math.isnan(p):
+            p = min(1.0, 2 * min(p, np.nanmin([*each, 1.0]) * len(each)))
     return Likeness(label, number, what, n, found, p)
 
 
@@ -85,6 +90,12 @@ def _place(values: np.ndarray, theirs: float) -> str:
     if math.isnan(found.next_low):
         return ""
     return "below" if theirs < found.next_low else "above" if theirs > found.next_high else "inside"
+
+
+def tested(found: Iterable[Likeness]) -> list[Likeness]:
+    """Those that are tested together: all with enough runs, accuracies by running averages, which
+    the original's most likely are."""
+    return [one for one in found if not math.isnan(one.p) and NAMES[RECALIBRATED] not in one.what]
 
 
 def unlike(found: Sequence[Likeness]) -> list[Likeness]:

@@ -20,17 +20,19 @@ class Estimate:
 
     Attributes:
         mean: the mean, or that of the first group minus that of the second.
+        n: the number of runs, of the smaller group.
         low, high: its confidence interval, by Student's t.
         next_low, next_high: where one more run, or the difference of one more of each group, would
             lie on the same test images (prediction interval).
         p: two-sided p-value for the value that was asked about.
         sign: on which side of that value the mean lies, 1 or -1; 0 where p does not decide.
-        n: the number of runs, of the smaller group.
         needed: how many runs of each group would decide with `POWER`, if difference and spread are
-            those seen here; `MOST_RUNS` + 1 stands for more, infinity for never by runs alone.
+            those seen here, at least one more than there are; `MOST_RUNS` + 1 stands for more,
+            infinity for never by runs alone.
+        by_images: half the width of the interval that other images leave, however many the runs.
 
-    With fewer than two runs, or runs that are all equal, there is nothing but the mean and n; the
-    others are NaN.
+    With fewer than two runs, or without any spread, there is nothing but the mean and n; the others
+    are NaN.
     """
 
     mean: float
@@ -42,6 +44,7 @@ class Estimate:
     p: float = math.nan
     sign: int = 0
     needed: float = math.nan
+    by_images: float = math.nan
 
 
 def estimate(
@@ -54,78 +57,85 @@ def estimate(
     Where each run gives a value for every test image, other images count as a source of doubt
     beside other runs: both are random effects, crossed (Clark 1973, J. Verbal Learning 12:335). The
     variance of the mean is that over runs plus that over images, less what each image's scatter
-    between runs puts into both; degrees of freedom by Satterthwaite (1946).
+    between runs puts into both; that over runs is at least this scatter. Degrees of freedom by
+    Satterthwaite (1946).
 
     Args:
         groups: one or two, each with a value per run, or an array `[images]` per run.
         about: the value that the test asks about.
         bounds: the possible range of the mean; no interval leaves it.
     """
-    values = [np.array(group, float) for group in groups]
+    values = [np.array(group, float).reshape(len(group), -1) for group in groups]
     signs = (1, -1)[: len(values)]
-    over_images = 0.0
     n = min(map(len, values))
-    means = [group.reshape(len(group), -1).mean(1) for group in values]
+    means = [group.mean(1) for group in values]
     mean = float(sum(s * m.mean() for s, m in zip(signs, means, strict=True)))
-    if n < 2 or sum(map(_spread, means)) == 0:
+    if n < 2:
         return Estimate(mean, n)
-    shares = [m.var(ddof=1) / len(m) for m in means]  # of the variance of the mean
-    of_runs, freedom = sum(shares), _satterthwaite(shares, [len(m) - 1 for m in means])
-    error, freedom_of_all = of_runs, freedom
-    if values[0].ndim > 1:
-        images = values[0].shape[1]
-        by_image = sum(s * v.mean(0) for s, v in zip(signs, values, strict=True))
+    spreads = [_variance(m) for m in means]  # of one run
+    over_images, images = 0.0, values[0].shape[1]
+    if images > 1:
         apart = [v - v.mean(1, keepdims=True) for v in values]  # what images make of each run
-        scatter = sum(v.var(0, ddof=1).sum() / len(v) for v in apart) / (images * (images - 1))
-        over_images = max(by_image.var(ddof=1) / images - scatter, 0.0)
-        error = of_runs + over_images
-        freedom_of_all = _satterthwaite([of_runs, over_images], [freedom, images - 1])
+        scatter = [v.var(0, ddof=1).sum() / (images * (images - 1)) for v in apart]
+        spreads = [max(pair) for pair in zip(spreads, scatter, strict=True)]
+        by_image = sum(s * v.mean(0) for s, v in zip(signs, values, strict=True))
+        of_both = sum(part / len(v) for part, v in zip(scatter, values, strict=True))
+        over_images = max(by_image.var(ddof=1) / images - of_both, 0.0)
+    counts = [len(m) for m in means]
+    of_runs = sum(spread / count for spread, count in zip(spreads, counts, strict=True))
+    error = of_runs + over_images
+    if not error:
+        return Estimate(mean, n)
+    freedom = _freedom(spreads, counts, over_images, images)
     distance = mean - about
-    p = float(2 * stats.t.sf(abs(distance) / math.sqrt(error), freedom_of_all))
-    half = stats.t.ppf(0.5 + LEVEL / 2, freedom_of_all) * math.sqrt(error)
-    more = sum(m.var(ddof=1) for m in means) + of_runs
-    further = stats.t.ppf(0.5 + LEVEL / 2, freedom) * math.sqrt(more)
-    low, high, next_low, next_high = np.clip(
-        [mean - half, mean + half, mean - further, mean + further], *bounds
-    )
-    spread = sum(m.var(ddof=1) for m in means)
+    p = float(2 * stats.t.sf(abs(distance) / math.sqrt(error), freedom))
+    half = stats.t.ppf(0.5 + LEVEL / 2, freedom) * math.sqrt(error)
+    one_more = math.sqrt(sum(spreads) + of_runs) if of_runs else 0.0
+    further = one_more and stats.t.ppf(0.5 + LEVEL / 2, _freedom(spreads, counts)) * one_more
+    ends = mean - half, mean + half, mean - further, mean + further
     return Estimate(
         mean,
         n,
-        *map(float, (low, high, next_low, next_high)),
+        *map(float, np.clip(ends, *bounds)),
         p=p,
         sign=int(np.sign(distance)) if p < 1 - LEVEL else 0,
-        needed=_needed(abs(distance), spread, over_images, len(means)),
+        needed=_needed(abs(distance), spreads, over_images, images, n),
+        by_images=Z * math.sqrt(over_images),
     )
 
 
-def _spread(values: np.ndarray) -> float:
-    """The range of the values; 0 where they differ by rounding alone."""
-    found = float(np.ptp(values))
-    return found if found > 1e-12 * np.abs(values).max() else 0.0
+def _variance(values: np.ndarray) -> float:
+    """The variance of the values; 0 where they differ by rounding alone."""
+    alike = np.ptp(values) <= 1e-12 * np.abs(values).max()
+    return 0.0 if alike else float(values.var(ddof=1))
 
 
-def _satterthwaite(variances: Sequence[float], freedoms: Sequence[float]) -> float:
-    """The degrees of freedom of a sum of independent variances."""
-    parts = sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
-    return sum(variances) ** 2 / parts
+def _freedom(
+    spreads: Sequence[float], counts: Sequence[int], over_images: float = 0.0, images: int = 1
+) -> float:
+    """The degrees of freedom of the variance of a mean (Satterthwaite 1946)."""
+    parts = [(spread / n, n - 1) for spread, n in zip(spreads, counts, strict=True)]
+    parts += [(over_images, images - 1)] if over_images else []
+    return sum(v for v, _ in parts) ** 2 / sum(v**2 / f for v, f in parts)
 
 
-def _needed(distance: float, spread: float, fixed: float, groups: int) -> float:
-    """The fewest runs of each group with which a t-test finds such a distance with `POWER`."""
+def _needed(
+    distance: float, spreads: Sequence[float], over_images: float, images: int, n: int
+) -> float:
+    """The fewest runs of each group, more than n, that find such a distance with `POWER`."""
 
-    def power(n: int) -> float:
-        freedom = groups * (n - 1)
-        shift = distance / math.sqrt(spread / n + fixed)
+    def power(m: int) -> float:
+        freedom = _freedom(spreads, [m] * len(spreads), over_images, images)
+        shift = distance / math.sqrt(sum(spreads) / m + over_images)
         critical = stats.t.ppf(0.5 + LEVEL / 2, freedom)
         found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
         return float(np.nan_to_num(found, nan=1.0))  # far beyond the critical value
 
-    counts = range(2, MOST_RUNS + 1)
-    place = bisect.bisect_left(counts, True, key=lambda n: power(n) >= POWER)
+    counts = range(n + 1, MOST_RUNS + 1)
+    place = bisect.bisect_left(counts, True, key=lambda m: power(m) >= POWER)
     if place < len(counts):
         return counts[place]
-    return MOST_RUNS + 1 if power(10**6) >= POWER else math.inf
+    return math.inf if distance < Z * math.sqrt(over_images) else MOST_RUNS + 1
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -161,15 +171,18 @@ def majority(times: int, n: int) -> tuple[float, float]:
     """Whether something that was so `times` out of n is so more or less often than not.
 
     Returns:
-        the two-sided p-value of a fair coin (exact binomial test), and how many runs would decide
-        if it went on so; `MOST_RUNS` + 1 for more.
+        the two-sided p-value of a fair coin (exact binomial test), NaN where no count of n could
+        decide (so that it takes no part in `holm`: Tarone 1990); and how many runs would decide
+        with `POWER` if it went on so, `MOST_RUNS` + 1 for more.
     """
-
-    def p(times: int, n: int) -> float:
-        return float(stats.binomtest(times, n, 0.5).pvalue)
-
-    enough = (m for m in range(n, MOST_RUNS + 1) if p(round(times / n * m), m) < 1 - LEVEL)
-    return p(times, n), next(enough, MOST_RUNS + 1)
+    p = float(stats.binomtest(times, n, 0.5).pvalue) if 2 * 0.5**n < 1 - LEVEL else math.nan
+    share = (times + 0.5) / (n + 1)
+    counts = np.arange(n + 1, MOST_RUNS + 1)
+    fewest = stats.binom.ppf((1 - LEVEL) / 2, counts, 0.5) - 1  # up to it a count decides
+    power = stats.binom.cdf(fewest, counts, share)
+    power += stats.binom.sf(counts - fewest - 1, counts, share)
+    enough = counts[power >= POWER]
+    return p, int(enough[0]) if len(enough) else MOST_RUNS + 1
 
 
 def p_of_one_more(values: Sequence[float], value: float) -> float:
@@ -177,7 +190,7 @@ def p_of_one_more(values: Sequence[float], value: float) -> float:
 
     NaN where these have no spread.
     """
-    if len(values) < 2 or not _spread(np.asarray(values)):
+    if len(values) < 2 or not _variance(np.asarray(values)):
         return math.nan
     n = len(values)
     distance = (value - np.mean(values)) / (np.std(values, ddof=1) * math.sqrt(1 + 1 / n))
@@ -186,6 +199,8 @@ def p_of_one_more(values: Sequence[float], value: float) -> float:
 
 def p_words(p: float) -> str:
     """A p-value for a sentence."""
+    if math.isnan(p):
+        return "too few to test"
     return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 

@@ -83,7 +83,7 @@ def run_steps(config: Config, device: str, retrain: bool | str, log: str, store:
             trained = store.save(trained)
             checkpoint.remove()
         except StoreError as error:
-            warnings.warn(f"{error} It is in memory alone.", StoreWarning, stacklevel=2)
+            warnings.warn(f"{error} The run is in memory only.", StoreWarning, stacklevel=2)
         return trained
 
 

@@ -63,8 +63,8 @@ def write_report(
     Beside it stays a folder of its evidence, which the page names: the executed notebooks, copies
     of the records behind them, and `manifest.json`. All of it is made in `folder/unfinished`, and
     takes the place of an earlier page in one step when it is complete; if a notebook fails, the
-    others still run, and what there is stays in that folder. Of earlier reports only files go that
-    are still as their manifests list them.
+    others still run, and what there is stays in that folder. Of earlier reports only those files
+    are removed that still match their manifests.
     `dataset`, `epochs` and `seeds` default to the scale's. `parameters` go to every notebook that
     has one of that name.
 
@@ -103,8 +103,8 @@ def write_report(
     if broken:
         raise LabkitError(
             f"{len(broken)} of {len(sections)} notebooks did not finish: "
-            f"{' '.join(part.reason for part in broken)} The page was not replaced; what there is "
-            f"stands in {draft / PAGE}."
+            f"{' '.join(part.reason for part in broken)} The page was not replaced; the "
+            f"unfinished one is {draft / PAGE}."
         )
     return folder / PAGE
 
@@ -301,8 +301,8 @@ def refuse_foreign(folder: Path) -> None:
     if foreign and not unused and not own_places(folder):
         more = ", …" * (len(foreign) > 3)
         raise LabkitError(
-            f"the output folder {folder} holds files that are not of a report "
-            f"({', '.join(foreign[:3])}{more}); choose another, or a new one."
+            f"the output folder {folder} holds files that are not part of a report "
+            f"({', '.join(foreign[:3])}{more}); choose another folder."
         )
 
 

@@ -1,5 +1,5 @@
-"""`labkit verify`: make whatever a page shows again from the records, render the page again from
-that, and walk through the two side by side."""
+"""`labkit verify`: recompute from the records all that a page shows, render the page again from
+that, and compare the two, element by element."""
 
 import base64
 import contextlib
@@ -199,7 +199,7 @@ def source(name: str, parameters: Mapping[str, Any]) -> NotebookNode | None:
         own, given = load_notebook_node(str(path)), dict(parameters)
         return parameterize_notebook(own, given, kernel_name="python3", language="python")
     except PapermillException as error:
-        raise ValueError(f"its parameters are no parameters: {error}") from error
+        raise ValueError(f"its parameters cannot be set: {error}") from error
 
 
 def as_shown(section: Tag, own: NotebookNode) -> NotebookNode:
@@ -298,7 +298,7 @@ class Remaking:
         if run is None:
             raise Missing
         if run.checksum != reference["sha256"]:
-            raise StoreError(f"record {name} is another one now than the page was made from.")
+            raise StoreError(f"record {name} is no longer the one that the page was made from.")
         return dataclasses.replace(run, recorded=reference["recorded"])
 
 

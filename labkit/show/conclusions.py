@@ -1,6 +1,5 @@
 """Sentences of judgement, computed from runs; each says on how many runs it rests."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -89,19 +88,25 @@ def _left_out(runs: Runs, answers: bool = True) -> Iterator[str]:
 
 
 def _against_first(runs: Runs, measure: claims.Measure, name: str, unit: str) -> Iterator[str]:
-    """A sentence for every setting against the first one, each by a test of its own."""
-    (base_label, base), *others = runs.items()
+    """A sentence for every setting against the first one, each by a test of its own; no verdict
+    where a run of either diverged."""
+    kept = answered(runs) if measure is claims.test_percent else finite(runs)
+    (base_label, base), *others = kept.items()
     for label, group in others:
         found = claims.compared(group, base, measure)
         part = claims.part(f"**{label} against {base_label}, {name}**", 1, found, unit, "")
-        verdict = f"{label} is {'higher' if found.sign > 0 else 'lower'}"
-        yield f"{part.found}: {verdict if found.sign else part.verdict}."
+        verdict = part.verdict
+        if found.sign:
+            verdict = f"{label} is {'higher' if found.sign > 0 else 'lower'}"
+        if divergences({name: runs[name] for name in (base_label, label)}):
+            verdict = "undecided, since a run diverged"
+        yield f"{part.found}: {verdict}."
 
 
 @remakable
 def loss(runs: Runs) -> Text:
     """Which setting has the lowest training loss after each epoch, and whether that is certain."""
-    lines, runs = list(_left_out(runs, answers=False)), finite(runs)
+    lines, every, runs = list(_left_out(runs, answers=False)), runs, finite(runs)
     if not runs:
         return bullets(lines)
     labels = list(runs)
@@ -123,7 +128,7 @@ def loss(runs: Runs) -> Text:
             "several (`-p seeds 3`) to tell."
         )
     else:
-        lines += _against_first(runs, claims.last_loss, "last loss", " nats")
+        lines += _against_first(every, claims.last_loss, "last loss", " nats")
     return bullets(lines)
 
 
@@ -136,7 +141,7 @@ def compare(runs: Runs) -> Text:
         return bullets([*lines, "There are no two settings left to compare."])
     if max(map(len, compared.values())) > 1:
         name = "test accuracy, recalibrated"
-        lines += _against_first(compared, claims.test_percent, name, " points")
+        lines += _against_first(runs, claims.test_percent, name, " points")
         return bullets(lines)
     (base_label, base), *others = compared.items()
     for label, group in others:
@@ -148,8 +153,8 @@ def compare(runs: Runs) -> Text:
             f"{(first & ~second).sum()}."
         )
     lines.append(
-        "n = 1: this compares two trained networks, not two settings. What another seed would "
-        "give, one run cannot tell."
+        "n = 1: this compares two trained networks, not two settings. One run cannot tell what "
+        "another seed would give."
     )
     return bullets(lines)
 
@@ -171,7 +176,7 @@ def lag(runs: Runs) -> Text:
         hidden = learnt - averaged
         by_epoch, ends = hidden.mean(0), hidden[:, -1]
         last, most = by_epoch[-1], int(np.nanargmax(by_epoch))
-        said = f"hide {last:.2f} points" if last >= 0.005 else f"hide nothing, {last:+.2f} points"
+        said = f"{'hide' if last >= 0.005 else 'add'} {abs(last):.2f} points"
         several = f" ({min(ends):.2f} to {max(ends):.2f} by seed)" * (len(kept) > 1)
         elsewhere = f"at most {by_epoch[most]:.2f} in epoch {most}"
         if np.isnan(by_epoch[:-1]).all():
@@ -212,7 +217,7 @@ def claim(number: int, runs: Runs) -> Text:
     own = f" on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
     lines = [f"It predicts: {stated.predicts}", f"Judged by: {stated.test}."]
     for part in found.parts:
-        size = f"; the original's size is {part.size} for one more run" * bool(part.size)
+        size = f"; for one more run, the original's size is {part.size}" * bool(part.size)
         lines.append(f"*{sentence(part.verdict)}* {sentence(part.found + size)}")
     lines.append(f"The original's own numbers {stated.own()}.")
     lines += [sentence(found.note)] * bool(found.note)
@@ -227,15 +232,17 @@ def headline(runs: Runs) -> Text:
     if not parts:
         return Text("These runs do not suffice to judge any of the original's claims.")
     lines = [
-        f"Of the {plural(len(parts), 'comparison')} behind the original's claims "
-        f"**{claims.headline(found)}**, corrected for all of them together (Holm's method; the "
-        "verdicts below are each for itself)."
+        f"The {plural(len(parts), 'comparison')} behind the original's claims, corrected for all "
+        f"of them together (Holm's method): **{claims.headline(found)}**. Each verdict below "
+        "stands on its own test."
     ]
     open_: dict[str, dict[int, None]] = {}
-    for judgement in found:
-        for part in judgement.parts:
-            if part.agrees is None:
-                open_.setdefault(part.verdict, {})[judgement.claim.number] = None
+    for stated, part, p in claims.corrected(found):
+        verdict = part.verdict
+        if part.agrees is not None and not p < 1 - stats.LEVEL:
+            verdict = f"undecided by the correction alone ({part.what}: p = {p:.2g})"
+        if part.agrees is None or not p < 1 - stats.LEVEL:
+            open_.setdefault(verdict, {})[stated.number] = None
     lines += [
         f"{sentence(verdict).rstrip('.')}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."
         for verdict, of in open_.items()
@@ -246,18 +253,16 @@ def headline(runs: Runs) -> Text:
 @remakable
 def ours(runs: Runs) -> Text:
     """Whether the original's curves and tables could be one more run of ours, as an answer."""
-    found = [one for one in likeness.likenesses(runs) if not math.isnan(one.p)]
+    found = likeness.tested(likeness.likenesses(runs))
     if not found:
         return Text("Too few runs to say whether the original is one of ours.")
-    apart, curves = likeness.unlike(found), [one for one in found if one.what == "loss by epoch"]
-    answer = "No" if apart else "It may be"
-    different = [one for one in apart if one in curves]
-    names = ", ".join(one.label for one in different)
-    curve = f"; of {plural(len(curves), 'loss curve')}: {names}" * bool(names)
+    apart = likeness.unlike(found)
+    named = "; ".join(f"{one.label}, {one.what} (n = {one.n})" for one in apart)
     said = (
-        f"**Is the original one of ours? {answer}.** Of {len(found)} curves and tables "
-        f"{len(apart)} differ from what one more run of ours would give (prediction by the seeds; "
-        f"p < 0.05, by Holm's method for all){curve}."
+        f"**Is the original one of ours? {'No' if apart else 'It may be'}.** Of "
+        f"{plural(len(found), 'curve')} and tables {len(apart)} lie outside what one more run of "
+        f"ours would give{': ' * bool(apart)}{named} (p < 0.05, corrected for all together by "
+        "Holm's method; accuracies by running averages)."
     )
     return bullets([said])
 
@@ -275,14 +280,14 @@ def recipe(runs: Runs) -> Text:
     lines = [
         f"Of {len(ranked)} recipes **{best}** comes nearest: its losses are typically off by a "
         f"factor of {factor.iloc[0]:.2f}; next is {second}, {factor.iloc[1]:.2f}.",
-        f"It is nearer than any other with every seed (n = {n})."
+        f"Even its worst seed is nearer than the best seed of any other (n = {n})."
         if ahead
-        else f"Which recipe comes first is not certain at n = {n}.",
+        else f"With n = {n} it is not certain which recipe comes first.",
     ]
     usual = recipes.name(Config())
     if usual in ranked.index and usual != best:
         place = ranked.index.get_loc(usual) + 1
-        lines.append(f"The default here, {usual}, is in place {place} with {factor[usual]:.2f}.")
+        lines.append(f"The default here, {usual}, ranks number {place}, with {factor[usual]:.2f}.")
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
@@ -301,7 +306,7 @@ def recipe(runs: Runs) -> Text:
         for number, count in found.attrs["epochs"].items()
     )
     lines.append(
-        f"Limits: only {epochs} were compared, and hardly any two changes together; the original "
+        f"Limits: this compares only {epochs}, and few changes in combination; the original "
         "is one run, and what it did may be none of these."
     )
     return bullets(lines)
@@ -314,20 +319,22 @@ def excerpt(run: Run) -> Text:
     end = log.first + len(log.losses)
     stated, listed = original.EXCERPT_EPOCH_LOSS, base.epoch_loss[log.epoch]
     claimed, last = original.STATED_FINAL_LOSS, base.epoch_loss[-1]
-    same = "so one is misprinted, or they come from two training runs"
+    same = "one of the two is misprinted, or they come from different training runs"
     lines = [
         f"The original prints iterations {log.first} to {end - 1} of epoch {log.epoch}; their "
-        f"mean is {np.mean(log.losses):.4f} nats. The log closes that epoch with {stated:.6f}, its "
+        f"mean is {np.mean(log.losses):.4f} nats. The log closes that epoch with {stated:.6f}; its "
         f"list of epochs has {listed:.6f}: {'the same' if stated == listed else same}.",
-        f"Its sentence has the loss at {claimed} after ten epochs, its list at {last:.6f}: "
+        f"Its list has the loss after ten epochs at {last:.6f}, its sentence at {claimed}: "
         f"{'the same' if claimed == last else f'{claimed / last:.3g} times as much'}.",
     ]
     epochs, updates = run.iteration_loss.shape
     if run.config.dataset != "mnist":
-        lines.append("This run had other images, so its iterations are others.")
+        lines.append("This run had other images, so its iterations cannot be compared.")
     elif epochs > log.epoch and updates >= end:
         mean = float(run.iteration_loss[log.epoch, log.first : end].mean())
         lines.append(f"This run at the same place (n = 1): mean {mean:.4f} nats.")
     else:
-        lines.append(f"This run has {updates} iterations per epoch, so no such place.")
+        lines.append(
+            f"This run has {plural(epochs, 'epoch')} of {updates} iterations: too few to reach it."
+        )
     return bullets(lines)

@@ -54,8 +54,8 @@ def draw(config: Config) -> Figure:
     axes.set_xlim(-1.95, 5.4 * PITCH)
     axes.set_ylim(y - 0.4, 0.75)
     axes.set_title(
-        "Arcs are the shortcuts: dashed the input itself, bold through a 1×1 convolution that fits "
-        "it to the new shape",
+        "Arcs are shortcuts. Dashed: the input itself. Bold: the input through a 1×1 convolution "
+        "that fits it to the new shape",
         size=10,
         loc="left",
     )

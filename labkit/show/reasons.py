@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.core.measures import NAMES, RUNNING
-from labkit.core.words import number
+from labkit.core.words import number, plural
 from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
     CYCLES,
@@ -64,7 +64,7 @@ def sentences(lines: list[str], runs: Runs, *names: str) -> Text:
     """The lines as a list, or that no run has the measures; and how many runs lack them."""
     every, kept = (sum(map(len, of.values())) for of in (finite(runs), measured(runs, *names)))
     lines = lines or [UNMEASURED.capitalize()]
-    older = from_before(every - kept, "this was measured")
+    older = from_before(every - kept, "labkit measured this")
     return bullets([*lines, f"{older}."] if older else lines)
 
 
@@ -264,7 +264,7 @@ def reaching_words(runs: Runs) -> Text:
                 )
                 if values[-1].any():
                     worst = values[-1].argmax()
-                    line += f", most behind {layers[worst]}, {of_all(values[-1, worst])}"
+                    line += f", most after {layers[worst]}, {of_all(values[-1, worst])}"
         lines.append(f"{line}.")
     return sentences(lines, runs, "gradient_norm")
 
@@ -350,8 +350,8 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
                 "every input of the last layer is exactly zero, so that its bias alone answers."
             )
     if networks and not lines:
-        n = len(networks)
-        lines = [f"In none of {n} networks do {fewest} test answers share a confidence."]
+        n = plural(len(networks), "network")
+        lines = [f"No {fewest} test answers of any network share a confidence ({n} examined)."]
     return sentences(lines, runs, name)
 
 
@@ -408,13 +408,13 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
                 done = int(below.argmax()) + 1
                 reached.append((done / run.iteration_loss.shape[1], done, _clock([run], done)))
         if not reached:
-            lines.append(f"**{label}:** does not come down to {loss:g} nats ({seeds(group)}).")
+            lines.append(f"**{label}:** never reaches {loss:g} nats ({seeds(group)}).")
             continue
         epochs, updates, seconds = np.median(reached, axis=0)
         lines.append(
-            f"**{label}:** comes down to {loss:g} nats after {brief(epochs)} epochs, "
-            f"{updates:,.0f} updates, {seconds:,.0f} seconds of training (median of {len(reached)} "
-            f"of {len(group)} runs)."
+            f"**{label}:** reaches {loss:g} nats after {brief(epochs)} "
+            f"epoch{'s' * (brief(epochs) != '1')}, or {updates:,.0f} updates, or {seconds:,.0f} "
+            f"seconds of training (median of {len(reached)} of {plural(len(group), 'run')})."
         )
     return bullets(lines or ["Every run diverged."])
 

@@ -168,7 +168,7 @@ def beside(runs: Runs) -> Table:
     """Every curve and table of the original beside what one more run of ours would give.
 
     Values inside the 95 % prediction interval of the runs, above and below it, place by place; and
-    p, that the whole (the mean ln loss of a curve, the total of a table) is one more of ours.
+    p, that the curve or table is one more of ours, see `likeness.Likeness`.
     """
     rows = []
     for one in likeness.likenesses(runs):
@@ -177,11 +177,12 @@ def beside(runs: Runs) -> Table:
         p = "–" if np.isnan(one.p) else stats.p_words(one.p).removeprefix("p ").removeprefix("= ")
         rows.append([one.label, one.number, one.what, one.n, values, *counts, p])
     columns = ["setting", "section", "of the original", "n", "values", "inside", "above", "below"]
-    frame = pd.DataFrame(rows, columns=[*columns, "p of the whole"]).set_index("setting")
+    frame = pd.DataFrame(rows, columns=[*columns, "p"]).set_index("setting")
     caption = (
         "How many of the original's values lie inside the 95\u00a0% prediction interval for one "
-        "more run of ours, how many above and below it; p of the whole: that its mean ln loss, or "
-        f"its total accuracy, is one more of ours; {BOTH}; {seeds_of(runs, runs)}"
+        "more run of ours, how many above and below it; p: that it is one more of ours, by its "
+        "mean ln loss or total accuracy and by the place that differs most; "
+        f"{BOTH}; {seeds_of(runs, runs)}"
     )
     return Table(frame, caption)
 
@@ -204,7 +205,7 @@ def ledger(runs: Runs) -> Table:
     own = f" on {first.dataset} with {plural(first.epochs, 'epoch')}: not the original's"
     caption = (
         f"The original's claims and the verdicts on them{own * (scale_name(first) != 'paper')}, a "
-        "row per comparison, each tested for itself at 5\u00a0%; the sections give intervals and "
+        "row per comparison, each tested on its own at 5\u00a0%; the sections give intervals and "
         "tests; the original's size: whether it lies inside what one more run of ours would give; "
         "accuracies and answers are recalibrated unless stated otherwise; "
         f"{BOTH}; {seeds_of(runs, runs)}"
@@ -399,8 +400,8 @@ def summary(runs: Runs) -> Table:
         rows[label] = {(head, k): v for head, part in heads.items() for k, v in part.items()}
     caption = (
         "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
-        "first and of the last epoch, nats. Accuracy: after the last epoch. Of the test accuracy, "
-        "± seeds: standard deviation over the seeds on these images, ± images: of one network on "
+        "first and of the last epoch, nats. Accuracy: after the last epoch. For the test accuracy, "
+        "± seeds: standard deviation over the seeds on these images; ± images: of one network on "
         f"other sets of as many images (binomial); from, to: {_ends_words(answered(runs))}; "
         f"{BOTH}; {seeds_of(runs, runs)}"
     )
@@ -506,7 +507,7 @@ def layers(config: Config) -> Table:
     caption = (
         f"The layers with weights, for one image of 28×28 pixels: {int(weighted.sum())} weighted "
         "layers by the usual count, which leaves out the shortcuts and the normalisations; can "
-        "learn: the parameters that ever meet a pixel and not only the padding around small maps"
+        "learn: the parameters that meet at least one pixel, not only the padding of small maps"
     )
     return Table(shown.fillna("").rename(columns=titles), caption)
 

@@ -1,4 +1,4 @@
-"""What in a record another part of it contradicts: whatever stands twice is compared."""
+"""Contradictions within a record: whatever it says twice is compared."""
 
 import json
 import math

@@ -63,7 +63,7 @@ class Checkpoint:
             said = getattr(error, "strerror", None) or "too little memory"
             warnings.warn(
                 f"no checkpoint can be written to {self.path.parent} ({said}); the training goes "
-                "on, but if it is interrupted it starts again.",
+                "on, but if it is interrupted it starts from the beginning.",
                 StoreWarning,
                 stacklevel=2,
             )

@@ -102,7 +102,7 @@ class Store:
                 found, first = record, place
             elif record.content["arrays"] != found.content["arrays"]:
                 _warn(
-                    f"the run {digest} has other numbers in {place} than in {first}; those in "
+                    f"the run {digest} has different numbers in {place} and in {first}; those in "
                     f"{first} are used."
                 )
         if own and not found:

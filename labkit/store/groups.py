@@ -50,13 +50,13 @@ def _only(runs: Runs, good: Callable[[Run], bool]) -> dict[str, list[Run]]:
 def from_before(count: int, what: str) -> str:
     """That so many runs are from before something was recorded, as words; "" if none are."""
     is_left_out = "is left out" if count == 1 else "are left out"
-    return f"{plural(count, 'run')} from before {what} {is_left_out}" if count else ""
+    return f"{plural(count, 'run')} made before {what} {is_left_out}" if count else ""
 
 
 def unanswered(runs: Runs) -> str:
     """How many runs that did not diverge are from before recalibration, as words; "" if none."""
     older = [r for group in finite(runs).values() for r in group if not len(r.predicted())]
-    return from_before(len(older), "recalibration")
+    return from_before(len(older), "labkit recalibrated")
 
 
 def left_out(runs: Runs) -> str:

@@ -38,11 +38,11 @@ def record_sha256(record: dict[str, Any]) -> str:
 
 
 def check(kind: str, content: dict[str, Any], name: str) -> Config:
-    """The config of a "record" or of the header of a "checkpoint", after a look at all of it that
-    readers use; `name` is the run's, by which the file is kept.
+    """The config of a "record" or of the header of a "checkpoint", once all that readers use has
+    been checked; `name` is the name of the run, under which the file is kept.
 
     Raises:
-        ValueError: names the place that is not as in any such file.
+        ValueError: names the place that holds what no such file can hold.
     """
     _check_places(kind, content)
     settings, date = content["config"], content["provenance"]["date"]

@@ -150,9 +150,10 @@ def resolve(table: pd.DataFrame, start: str) -> str:
     names = set(table["record"])
     found = [name for name in names if name.startswith(start)]
     if len(found) != 1:
-        are = f"{len(found)} start so" if found else "none starts so"
+        are = str(len(found)) if found else "none"
         raise LabkitError(
-            f"there is no record {start!r}: {are} of the {len(names)} that `labkit runs` lists."
+            f"{start!r} does not name one record: of {len(names)} in `labkit runs`, {are} "
+            "start with it."
         )
     return found[0]
 
