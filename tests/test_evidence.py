@@ -98,7 +98,6 @@ UNCLEAN = {
     "8cb2c5abd72a",
     "b0944f1f2528",
     "b2e8440cc648",
-    "b4391dd2b668",
     "d24a78cc20ca",
     "d4e68cffb86c",
     "dfefd753fbec",
