@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_a_reports_own_is_refused(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "03_lr.ipynb").write_text("mine")
     (tmp_path / "data.csv").write_text("mine")
-    with pytest.raises(LabkitError, match=r"not of a report \(data.csv, notebooks\); choose"):
+    with pytest.raises(LabkitError, match=r"not part of a report \(data.csv, notebooks\); choose"):
         build.write_report(tmp_path)
     assert sorted(tmp_path.rglob("*.*")) == [
         tmp_path / "data.csv",

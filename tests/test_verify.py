@@ -337,7 +337,7 @@ def test_a_page_of_other_runs_than_those_at_hand(short):
     kept.save(run)
     problems = verify(short).problems
     blocks = sum("tables." in cell or "plots." in cell for cell in alterations.CELLS[3:])
-    said = [p for p in problems if "another one now than the page was made from" in p]
+    said = [p for p in problems if "no longer the one that the page was made from" in p]
     assert len(said) == blocks + 1 and all(p.startswith("03_lr, cell ") for p in said)
     path.unlink()
     verdict = verify(short)
