@@ -74,22 +74,22 @@ def _compared(
     """
     n, places = len(ours), ours.shape[1] if ours.ndim > 1 else 0
     several = range(min(places, len(theirs)))
-    found = [_place(ours[:, i], theirs[i]) for i in several]
+    each = [stats.p_of_one_more(ours[:, i], theirs[i]) for i in several]
+    found = [_place(p, theirs[i] - ours[:, i].mean()) for i, p in enumerate(each)]
     p = math.nan
     if places >= len(theirs):
         of_runs = ours[:, : len(theirs)].mean(1) if whole is None else ours[:, whole]
         p = stats.p_of_one_more(of_runs, theirs.mean() if whole is None else theirs[whole])
-        each = [stats.p_of_one_more(ours[:, i], theirs[i]) for i in several]
         if not math.isnan(p):
             p = min(1.0, 2 * min(p, np.nanmin([*each, 1.0]) * len(each)))
     return Likeness(label, number, what, n, found, p)
 
 
-def _place(values: np.ndarray, theirs: float) -> str:
-    found = stats.estimate(values)
-    if math.isnan(found.next_low):
+def _place(p: float, distance: float) -> str:
+    """Where a value lies, by its p-value for being one more of ours and its distance from them."""
+    if math.isnan(p):
         return ""
-    return "below" if theirs < found.next_low else "above" if theirs > found.next_high else "inside"
+    return "inside" if p >= 1 - stats.LEVEL else "above" if distance > 0 else "below"
 
 
 def tested(found: Iterable[Likeness]) -> list[Likeness]:
