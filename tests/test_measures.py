@@ -295,7 +295,7 @@ def test_both_kinds_of_answers_are_recorded_and_counted_like_scikit_learn(run, s
 def test_between_epochs_the_training_accuracy_is_that_of_a_fixed_part(run, small):
     model = trained(run.config.replace(epochs=1), small)  # the first of two epochs
     answers = predict(model, twin_of(model), small, run.config, whole=False)
-    assert len(answers[RECALIBRATED]["train"].labels) == sample_size(120) == 60
+    assert len(answers[RECALIBRATED]["train"].labels) == sample_size(120) == 30
     assert answers[RUNNING].keys() == {"test"}
     assert np.isnan(run.accuracies("train", RUNNING)[0])
     for statistics, splits in answers.items():

@@ -107,7 +107,7 @@ def calibration_size(images: int) -> int:
 
 
 def sample_size(images: int) -> int:
-    """On how many of these the training accuracy between epochs is measured, recalibrated: on every
-    second, since evaluation is to take at most 15 % of a run's time. After the last epoch it is on
+    """On how many of these the training accuracy between epochs is measured, recalibrated: on a
+    quarter, since evaluation is to take at most 15 % of a run's time. After the last epoch it is on
     all training images."""
-    return calibration_size(images) // 2
+    return calibration_size(images) // 4

@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit.core.config import DATASETS
 from labkit.core.data import CHECKSUMS
-from labkit.core.measures import STATISTICS, kept_as, sample_size
+from labkit.core.measures import STATISTICS, calibration_size, kept_as, sample_size
 from labkit.store.integrity import record_sha256
 from labkit.store.record import DamagedError, Record, StoreError
 from labkit.store.run import Run
@@ -65,8 +65,9 @@ def _misfits(record: Record) -> Iterator[tuple[str, str]]:
             if total and (shares[-1] is None or not abs(shares[-1] * total - right) < 1e-6):
                 where = f"history[{len(rows) - 1}].{column}"
                 yield where, f"{shares[-1]}, where {place} has {right} right answers"
-            # Records from before there were samples have it on all training images.
-            asked = {total, sample_size(total)} if split == "train" else {total}
+            asked = {total}
+            if split == "train":  # older records have it on twice the sample, the oldest on all
+                asked |= {sample_size(total), calibration_size(total) // 2}
             for number, share in enumerate(shares[:-1]):
                 if share is None:
                     continue
