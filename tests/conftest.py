@@ -17,6 +17,8 @@ from labkit.core import data
 from labkit.core.data import Data
 
 load = data.load  # as it is when no test has replaced it
+#: Fixtures that take seconds, or more than a minute, to make.
+SHARED = ("page", "short_report", "whole", "uninterrupted", "run")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,17 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def tiny() -> Data:
     """40 of these training images: an epoch of 16 has a short last batch of 8."""
     return dataclasses.replace(torture.small_data(40), sha256="small")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is costly to make is made by one of xdist's workers, which has all tests that share it;
+    the other tests go wherever there is time."""
+    for item in items:
+        shared = next((name for name in SHARED if name in item.fixturenames), None)
+        if shared:
+            where = "" if hasattr(sys.modules[__name__], shared) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(where + shared))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
