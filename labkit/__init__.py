@@ -18,6 +18,7 @@ HOMES = {
     "run": "lab.experiment",
     "run_all": "lab.experiment",
     "recipes": "judge.recipes",
+    "landscape": "judge.landscape",
     "tables": "show.tables",
     "plots": "show.plots",
     "conclusions": "show.conclusions",

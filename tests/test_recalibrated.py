@@ -100,7 +100,7 @@ def show(name, runs):
         Config: Config(),
         np.ndarray | None: None,
     }
-    own = {"number": 7, "section_number": "3.1", "seeds": 1}
+    own = {"number": 7, "section_number": "3.1", "seeds": 1, "field": "lr"}
     wanted = inspect.signature(SHOWN[name]).parameters.values()
     return SHOWN[name](
         **{

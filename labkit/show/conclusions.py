@@ -11,6 +11,7 @@ from labkit.core.config import DATASETS, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
 from labkit.core.words import minus, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
+from labkit.judge import landscape as surroundings
 from labkit.show.remake import MIME, remakable
 from labkit.store.groups import BOTH, Runs, answered, answering, divergences, finite, unanswered
 from labkit.store.run import Run
@@ -309,6 +310,36 @@ def recipe(runs: Runs) -> Text:
         f"Limits: this compares only {epochs}, and few changes in combination; the original "
         "is one run, and what it did may be none of these."
     )
+    return bullets(lines)
+
+
+@remakable
+def landscape(runs: Runs, field: str) -> Text:
+    """With which value of a field the loss after the first epochs is lowest, and which others
+    cannot be told from it; then how far off the original's values are."""
+    found, lines = surroundings.points(runs, field), list(_left_out(runs, answers=False))
+    called, epochs = surroundings.NAMES[field], plural(surroundings.EPOCHS, "epoch")
+    own = [getattr(original.section(n), field) for n in surroundings.SECTIONS[field]]
+    for line, rows in found.groupby("line"):
+        losses = {value: list(group) for value, group in rows.groupby("value")["loss"]}
+        best = min(losses, key=lambda value: np.mean(losses[value]))
+        others = {value: group for value, group in losses.items() if value != best}
+        against = [stats.estimate(group, losses[best]) for group in others.values()]
+        decided = [p < 1 - stats.LEVEL for p in stats.holm([one.p for one in against])]
+        alike = [f"{v:g}" for v, known in zip(others, decided, strict=True) if not known]
+        told = f"{', '.join(alike)} cannot be told from it" if alike else "every other is higher"
+        n = {len(group) for group in losses.values()}
+        lines.append(
+            f"**{line or called.capitalize()}:** of {len(losses)} values the {called} {best:g} has "
+            f"the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; {told} "
+            f"(Welch, 5 %, Holm; n = {' to '.join(map(str, sorted({min(n), max(n)})))})."
+        )
+        factors = [
+            f"{np.mean(losses[value]) / np.mean(losses[best]):.2f} times that at {value:g}"
+            for value in own
+            if value in losses
+        ]
+        lines.append(f"Where the original stands, the loss is {' and '.join(factors)}.")
     return bullets(lines)
 
 

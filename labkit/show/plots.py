@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from labkit.core.config import Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, minus, number, percent, plural
+from labkit.judge import landscape as surroundings
 from labkit.judge import original, recipes, stats
 from labkit.show.figure import (
     CYCLES,
@@ -413,6 +414,58 @@ def recipe_curves(runs: Runs) -> Figure:
         f"Training losses of {plural(len(found), 'recipe')} beside the original's, log axes, one "
         f"panel each for {', '.join(section.name for section in sections)}; nearest over all is "
         f"{best}."
+    )
+
+
+@remakable
+def landscape(runs: Runs, field: str) -> Figure:
+    """Training loss and test error after the first epochs against a field, log axes.
+
+    A dot is the mean of the seeds, a bar their range, a cross the error by running averages. Dashed
+    is where the original stands; a diamond is the loss that it prints.
+    """
+    found, epoch = surroundings.points(runs, field), surroundings.EPOCHS - 1
+    if found.empty:
+        return nothing("Loss and error by setting: every run diverged.", runs)
+    figure, (losses, errors) = panels(10, 4.4, columns=2)
+    said = []
+    for line, rows, style in styled(dict(iter(found.groupby("line"))), "marker"):
+        color = style["color"]
+        for axes, column, what in ((losses, "loss", "loss"), (errors, RECALIBRATED, "error")):
+            spread = rows.groupby("value")[column].agg(["mean", "min", "max"]).dropna()
+            mean = spread["mean"]
+            axes.vlines(mean.index, spread["min"], spread["max"], color=color, lw=4, alpha=0.3)
+            axes.plot(mean.index, mean, lw=1.7, ms=6, label=line or "here", **style)
+            if len(mean):
+                ends = [f"{mean[at]:.3g} at {at:g}" for at in mean.index[[0, -1]]]
+                lowest = f"lowest {mean.min():.3g} at {mean.idxmin():g}"
+                said.append(f"{line or 'here'}: {what} {ends[0]}, {lowest}, {ends[1]}")
+        averaged = rows.groupby("value")[RUNNING].mean()
+        errors.plot(averaged.index, averaged, "x", ms=5, color=color, alpha=0.7)
+    theirs = {
+        getattr(section, field): section.epoch_loss[epoch]
+        for section in map(original.section, surroundings.SECTIONS[field])
+    }
+    diamonds = {"color": INK, "mfc": "white", "ms": 7, "zorder": 4, "label": "original"}
+    losses.plot(list(theirs), list(theirs.values()), "D", **diamonds)
+    errors.plot([], [], "x", color=INK, label="by running averages")
+    for axes, title, unit in (
+        (losses, f"Training loss of epoch {epoch}", "mean loss of the epoch (nats)"),
+        (errors, f"Test error after {plural(epoch + 1, 'epoch')}, recalibrated", "error (%)"),
+    ):
+        plain_log(axes)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(PLAIN)
+        for value in theirs:
+            axes.axvline(value, color=INK, lw=0.8, ls=DASHED, zorder=0)
+        tidy(axes, title, xlabel=surroundings.NAMES[field], ylabel=unit)
+        axes.legend(frameon=False, fontsize=9)
+    n = found.groupby(["line", "value"]).size()
+    spread = f"n = {n.min()}" if n.min() == n.max() else f"n = {n.min()} to {n.max()}"
+    return figure.described(
+        f"Two line charts against the {surroundings.NAMES[field]}, log axes: {'; '.join(said)}.",
+        f"{spread} per setting; bars: lowest and highest seed",
+        left_out(runs),
     )
 
 
