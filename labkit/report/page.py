@@ -139,6 +139,7 @@ def render(
     scale = "smoke" if smoke else scale_name(config)
     compared, others = grouped(runs.values(), config)
     first = next(iter(compared.values()), [])
+    n = min(map(len, compared.values()), default=0)
     head: list[tables.Table | conclusions.Text] = []
     if compared:
         found = [tables.summary(compared), tables.ledger(compared)]
@@ -168,8 +169,8 @@ def render(
     began, ended = map(datetime.fromisoformat, dates)
     return manifest, environment.get_template("page.html.j2").render(
         manifest=manifest,
-        banner=conclusions.banner(config, len(first), smoke),
-        n=len(first),
+        banner=conclusions.banner(config, n, smoke),
+        n=n,
         sections=sections,
         shown={
             part.call["made by"].rpartition(".")[2]: remake.marked(part.html(), part.call)
