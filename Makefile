@@ -15,7 +15,7 @@ test: export OMP_WAIT_POLICY := passive  # threads that wait leave their core to
 test: $(INSTALLED)  ## the whole suite, the notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile tests
 	$(BIN)/pytest --nbval-lax notebooks
 
 lab: $(INSTALLED)  ## JupyterLab on the notebooks

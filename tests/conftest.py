@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import alterations
 import pytest
@@ -17,8 +18,6 @@ from labkit.core import data
 from labkit.core.data import Data
 
 load = data.load  # as it is when no test has replaced it
-#: Fixtures that take seconds, or more than a minute, to make.
-SHARED = ("page", "short_report", "whole", "uninterrupted", "run")
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +54,17 @@ def tiny() -> Data:
     return dataclasses.replace(torture.small_data(40), sha256="small")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is costly to make is made by one of xdist's workers, which has all tests that share it;
-    the other tests go wherever there is time."""
-    for item in items:
-        shared = next((name for name in SHARED if name in item.fixturenames), None)
-        if shared:
-            where = "" if hasattr(sys.modules[__name__], shared) else item.path.name
-            item.add_marker(pytest.mark.xdist_group(where + shared))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module's tests go to one worker, which makes once what they share; so do those of the two
+    modules that need the costly `page`. (xdist's own groups do not work with pytest 9.2.)"""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).replace("test_verify", "test_report")
+
+    return Scheduling(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
