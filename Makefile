@@ -5,18 +5,20 @@ VENV ?= .venv
 SCALE ?= quick
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: report test lab notebooks bench clean
 
 report: $(INSTALLED)  ## run the notebooks and write the page, report/lab-report.html
 	$(BIN)/labkit report --scale $(SCALE) $(ARGS)
 
-test: export OMP_WAIT_POLICY := passive  # threads that wait leave their core to others
+test: export OMP_NUM_THREADS := 1  # each of the processes has a core
+test: export OMP_WAIT_POLICY := passive  # and waits without working
 test: $(INSTALLED)  ## the whole suite, the notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile tests
-	$(BIN)/pytest --nbval-lax notebooks
+	$(BIN)/pytest $(PARALLEL) tests
+	$(BIN)/pytest $(PARALLEL) --nbval-lax notebooks
 
 lab: $(INSTALLED)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
