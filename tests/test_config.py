@@ -52,7 +52,7 @@ def test_values_that_are_plain_are_read_as_meant(field, given_value, meant):
     ("field", "value", "said"),
     [
         ("activation", "rleu", "relu"),
-        ("optimizer", "adamw", "'adam'"),
+        ("optimizer", "adamax", "'adam'"),
         ("dataset", "mnist5k", "'mnist-5k'"),
         ("lr", 0, "above 0"),
         ("lr", -0.1, "above 0"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from labkit.core import data
 from labkit.core.data import DataError
@@ -64,6 +65,9 @@ def test_prepare_normalises_by_the_training_images():
     assert pixels.std().item() == pytest.approx(1, abs=1e-4)
     plain = loaded.prepare(loaded.train.images, "0-1")
     assert torch.equal(plain, loaded.train.images.unsqueeze(1) / 255)
+    around_zero = loaded.prepare(loaded.train.images, "-1-1")
+    theirs = torchvision.transforms.Normalize(0.5, 0.5)(plain)  # as tutorials have it
+    assert around_zero.aminmax() == (-1, 1) and torch.allclose(around_zero, theirs)
 
 
 def test_a_torchvision_dataset_is_read_as_it_lies_on_disk(kmnist):

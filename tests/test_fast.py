@@ -88,7 +88,7 @@ def test_a_state_dict_goes_either_way(small):
     assert all(torch.equal(again.state_dict()[key], trained[key]) for key in trained)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "momentum"])
 def test_the_fast_path_gives_the_plain_loops_losses(tiny, optimizer):
     # tanh, since a ReLU next to zero turns a rounding into another gradient
     settings = {"activation": "tanh", "lr": 0.0001, "batch_size": 24, "epochs": 2, "seed": 5}
@@ -175,7 +175,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an N
 
 
 @needs_gpu
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "momentum"])
 def test_cuda_graphs_give_the_plain_loops_bits(small, optimizer):
     config = Config(optimizer=optimizer, lr=0.001, epochs=2)
     data = small.to(torch.device("cuda"))

@@ -27,6 +27,7 @@ def documented_loop(config, small):
     options = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": False}
     optimizer = {
         "adam": lambda: torch.optim.Adam(model.parameters(), **options),
+        "adamw": lambda: torch.optim.AdamW(model.parameters(), **options),
         "sgd": lambda: torch.optim.SGD(model.parameters(), **options),
         "momentum": lambda: torch.optim.SGD(model.parameters(), momentum=0.9, **options),
     }[config.optimizer]()
@@ -42,7 +43,7 @@ def documented_loop(config, small):
             yield loss.item()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "momentum"])
 def test_losses_are_those_of_the_documented_loop(tiny, optimizer):
     settings = {"lr": 0.001, "weight_decay": 1e-3, "batch_size": 24, "seed": 5}
     config = Config(optimizer=optimizer, epochs=2, **settings)

@@ -22,9 +22,13 @@ DATASETS = {
 }
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu")
 #: With what each is called where it is not the default.
-OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}
 INITS = {"kaiming": "Kaiming's initialisation", "default": "PyTorch's initialisation"}
-NORMALIZATIONS = {"mean-std": "mean 0, deviation 1", "0-1": "pixels 0 to 1"}
+NORMALIZATIONS = {
+    "mean-std": "mean 0, deviation 1",
+    "0-1": "pixels 0 to 1",
+    "-1-1": "pixels −1 to 1",
+}
 
 #: The two scales of a report. `paper` is the original's: full MNIST, ten epochs.
 SCALES = {
@@ -72,7 +76,7 @@ class Config:
     lr: float = _setting(0.01, number, above=0)  # learning rate
     batch_size: int = _setting(64, whole)  # images; the last batch of an epoch may be shorter
     epochs: int = _setting(10, whole, most=MOST_EPOCHS)
-    weight_decay: float = _setting(0.0, number, least=0)  # L2 penalty, added to the gradient
+    weight_decay: float = _setting(0.0, number, least=0)  # L2 penalty; AdamW's is decoupled
     init: str = _setting("kaiming", choice, INITS, allowed=INITS)  # of the convolutions
     normalization: str = _setting("mean-std", choice, NORMALIZATIONS, allowed=NORMALIZATIONS)
     max_pool: bool = _setting(True, flag, {False: "no max-pool"})  # after the 7×7 stem

@@ -66,6 +66,8 @@ class Data:
     def prepare(self, images: Tensor, normalization: str) -> Tensor:
         """Float images `[n, 1, 28, 28]` for the network from uint8 ones `[n, 28, 28]`."""
         pixels = images.unsqueeze(1).float() / 255
+        if normalization == "-1-1":
+            return 2 * pixels - 1
         return (pixels - self.mean) / self.std if normalization == "mean-std" else pixels
 
 

@@ -13,9 +13,10 @@ from labkit.core.data import Data
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """The optimizer of `config`; `momentum` is SGD with a momentum of 0.9."""
     settings = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer == "adam":
+    if config.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
         on_gpu = next(model.parameters()).is_cuda
-        return torch.optim.Adam(model.parameters(), capturable=on_gpu, **settings)
+        return kind(model.parameters(), capturable=on_gpu, **settings)
     momentum = 0.9 if config.optimizer == "momentum" else 0.0
     return torch.optim.SGD(model.parameters(), momentum=momentum, **settings)
 
