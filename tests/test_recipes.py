@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from helpers import diverged_run, made_up_run
 
 from labkit import conclusions, plots, recipes, tables
-from labkit.core.config import Config
+from labkit.core.config import SCALES, Config
 from labkit.judge import original
 
 PRINTED = {section.number: section.epoch_loss for section in original.SECTIONS}
@@ -26,17 +27,26 @@ def off_by(factor, *, seed=0, **settings):
 
 def test_settings_are_the_originals_with_little_changed():
     settings = recipes.settings("mnist")
-    assert len(settings) == len(recipes.CANDIDATES) * len(recipes.EPOCHS)
-    usual = Config()
+    usual, together = Config(), [{"init", "normalization"}, set(recipes.TUTORIAL)]
+    sections_of: dict[str, list[str]] = {}
     for label, config in settings.items():
-        changed = [f for f in recipes.FIELDS if getattr(config, f) != getattr(usual, f)]
-        assert len(changed) <= 1 or set(changed) == {"init", "normalization"}
+        changed = {f for f in recipes.FIELDS if getattr(config, f) != getattr(usual, f)}
+        assert len(changed) <= 1 or changed in together
         section = original.section_of(config)
         assert label == f"{recipes.name(config)}: {section.name}"
-        if config.epochs != recipes.EPOCHS[section.number]:  # a whole run for the rise
-            assert config.epochs == 10 and config.lr == 0.1
-            assert not changed or {"weight_decay", "normalization"} & set(changed)
-    assert len({recipes.name(config) for config in settings.values()}) == len(recipes.CANDIDATES)
+        sections_of.setdefault(recipes.name(config), []).append(section.number)
+        if not changed:  # the report's own runs
+            assert config == Config(
+                **SCALES["paper"],
+                **{f: getattr(section, f) for f in ("activation", "lr", "batch_size")},
+            )
+        elif config.epochs == 10:  # a whole run for the rise
+            assert config.lr == 0.1 and {"weight_decay", "normalization"} & changed
+    assert len(sections_of) == len(recipes.CANDIDATES)
+    whole = [section.number for section in original.SECTIONS]
+    assert [numbers for numbers in sections_of.values() if numbers == whole] == [
+        whole for _ in recipes.FINALISTS
+    ]
 
 
 def test_a_distance_is_the_factor_between_the_curves():
@@ -54,9 +64,9 @@ def test_a_distance_is_the_factor_between_the_curves():
     frame = tables.recipe_distances(runs).frame
     assert frame.loc["Adam", "baseline, 1 epoch"] == pytest.approx(1.5)
     assert "comes nearest: its losses are typically off by a factor of 1.50" in str(
-        conclusions.recipe(runs)
+        conclusions.recipe(runs, {})
     )
-    assert "With n = 1 it is not certain" in str(conclusions.recipe(runs))
+    assert "With n = 1 it is not certain" in str(conclusions.recipe(runs, {}))
     assert "nearest over all is Adam" in plots.recipe_curves(runs).alt
 
 
@@ -71,10 +81,10 @@ def test_only_epochs_that_all_have_are_compared_and_whole_sets_ranked():
     assert found.attrs["epochs"] == {"1": 1, "3.2": 2}
     assert found.loc["Adam", "all"] == pytest.approx(0)
     assert np.isnan(found.loc["SGD", "all"])
-    assert "not ranked: SGD" in str(conclusions.recipe(runs))
+    assert "not ranked: SGD" in str(conclusions.recipe(runs, {}))
     lost = {"": [diverged_run()]}
     assert recipes.distances(lost).empty and tables.recipe_distances(lost).frame.empty
-    assert "no two recipes" in str(conclusions.recipe(lost))
+    assert "no two recipes" in str(conclusions.recipe(lost, {}))
     assert "diverged" in plots.recipe_curves(lost).alt
 
 
@@ -91,7 +101,7 @@ def test_with_several_seeds_the_nearest_may_be_certain():
         "a": [*off_by(1.1), *off_by(1.2, seed=1)],
         "b": [*off_by(2, weight_decay=1e-4), *off_by(3, seed=1, weight_decay=1e-4)],
     }
-    assert "nearer than the best seed of any other (n = 2)" in str(conclusions.recipe(runs))
+    assert "nearer than the best seed of any other (n = 2)" in str(conclusions.recipe(runs, {}))
 
 
 def test_how_the_loss_of_section_3_1_rises():
@@ -102,7 +112,27 @@ def test_how_the_loss_of_section_3_1_rises():
     }
     assert recipes.rises(runs) == {"Adam": pytest.approx([3, 18])}
     more = {"c": [made_up_run(losses=losses[:3], lr=0.1, init="default")]}
-    said = str(conclusions.recipe(runs | more))
+    said = str(conclusions.recipe(runs | more, {}))
     assert "the original's loss of epoch 9 is 1.70 times that of epoch 1. Here: Adam: 3.00" in said
     whole = recipes.settings("mnist")["Adam: learning rate 0.1"]
     assert whole == Config(dataset="mnist", lr=0.1)  # which the report has on record anyway
+
+
+def test_what_two_runs_of_one_recipe_have_between_them_explains_nothing():
+    """Against scipy's F test of two variances, of logarithms whose means are known."""
+    factors = (0.9, 1.0, 1.2)
+    own = {"default": [run for s, f in enumerate(factors) for run in off_by(f, seed=s)]}
+    runs = {"near": off_by(1.15), "far": off_by(3, optimizer="sgd")}
+    p = recipes.noise(runs, own)
+    for number, epochs in (("1", 1), ("3.2", 2)):
+        spread = np.var(np.log(factors), ddof=1)
+        for recipe, factor in (("Adam", 1.15), ("SGD", 3)):
+            ratio = np.log(factor) ** 2 / (2 * spread)
+            expected = scipy.stats.f.sf(ratio, epochs, 2 * epochs)
+            assert p.loc[recipe, number] == pytest.approx(expected)
+    said = str(conclusions.recipe(runs, own))
+    assert "(F test; n = 3 of the default), the nearest recipe is within noise at baseline" in said
+    assert "On all of these curves 1 recipe is within noise." in said
+    alone = {"default": off_by(1)}
+    assert recipes.noise(runs, alone).isna().all(axis=None)
+    assert "noise" not in str(conclusions.recipe(runs, alone))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from labkit.core.config import Config
 from labkit.judge import original
@@ -16,7 +17,15 @@ from labkit.store.run import Run
 
 #: The fields that a recipe decides; the others are the section's.
 FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool")
-#: What each candidate changes of the default: one thing, or two that the shortest code has.
+#: What a tutorial may have together that follows the original's words, which name no max-pool.
+TUTORIAL = {
+    "optimizer": "adamw",
+    "weight_decay": 0.01,  # PyTorch's own default
+    "init": "default",
+    "normalization": "-1-1",
+    "max_pool": False,
+}
+#: What each candidate changes of the default: one thing, or several that go together.
 CANDIDATES = (
     {},
     {"weight_decay": 1e-5},
@@ -26,14 +35,17 @@ CANDIDATES = (
     {"normalization": "0-1"},
     {"init": "default", "normalization": "0-1"},
     {"max_pool": False},
+    TUTORIAL,
     {"optimizer": "momentum"},
     {"optimizer": "sgd"},
 )
 #: Of each section, how many epochs are compared: where the candidates differ most for the time.
 EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
-#: The section whose loss drifts upwards, and from which epoch to which the original's does. The
-#: default is trained there as long, and so is what changes the weight decay, which may be behind
-#: it, or the pixels, which came nearest in the first epochs.
+#: These are trained on all five curves, the last a little longer: the default, whose runs are the
+#: report's own, and what comes nearest. Without max-pool an epoch takes four times as long.
+FINALISTS = ({}, TUTORIAL)
+#: The section whose loss drifts upwards, and from which epoch to which the original's does. What
+#: changes the weight decay, which may be behind it, or the pixels is trained there as long.
 RISING, RISE = "3.1", (1, 9)
 AS_LONG = {"weight_decay", "normalization"}
 
@@ -50,17 +62,20 @@ def settings(
     """The trainings that tell the candidates apart, labelled by recipe and section."""
     found = {}
     for changes in candidates:
+        final = changes in FINALISTS
         for section in original.SECTIONS:
-            if section.number in EPOCHS:
-                near = not changes or AS_LONG & set(changes)
-                whole = bool(section.number == RISING and near)
+            number = section.number
+            whole = not changes or (number == RISING and AS_LONG & set(changes) and not final)
+            if final or number in EPOCHS:
                 config = Config(
                     dataset=dataset,
-                    epochs=RISE[1] + 1 if whole else EPOCHS[section.number],
+                    epochs=RISE[1] + 1
+                    if whole
+                    else EPOCHS.get(number, 1) + (final and number == "1"),
                     activation=section.activation,
                     lr=section.lr,
                     batch_size=section.batch_size,
-                    epoch_accuracy=whole,  # the same runs as the report's own
+                    epoch_accuracy=bool(whole),  # the same runs as the report's own
                     **changes,
                 )
                 found[f"{name(config)}: {section.name}"] = config
@@ -102,7 +117,7 @@ def distances(runs: Runs) -> pd.DataFrame:
     the single seeds. Columns: the sections' numbers, `all`, `low`, `high`, `n` (seeds).
     """
     found = curves(runs)
-    numbers = [s.number for s in original.SECTIONS if any(s.number in c for c in found.values())]
+    numbers = [number for number in EPOCHS if any(number in c for c in found.values())]
     epochs = {
         number: min(len(run.history) for c in found.values() for run in c.get(number, []))
         for number in numbers
@@ -136,3 +151,25 @@ def distances(runs: Runs) -> pd.DataFrame:
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("recipe")
     frame.attrs["epochs"] = epochs
     return frame.sort_values("all", kind="stable")
+
+
+def noise(runs: Runs, own: Runs) -> pd.DataFrame:
+    """p-values for each recipe (rows) and curve (columns): whether its distance from the original
+    is what two runs of one recipe have between them.
+
+    That is judged by `own`, runs of the default with several seeds: if the original is one more run
+    of the recipe, the difference of the logarithms has twice the variance that ln(loss) has over
+    seeds, here pooled over the epochs, which count as independent. So the mean of its squares by
+    twice that variance follows an F distribution. NaN with fewer than two seeds.
+    """
+    found = distances(runs)
+    p = found[list(found.attrs["epochs"])].astype(float)
+    for number, length in found.attrs["epochs"].items():
+        group = curves(own).get(name(Config()), {}).get(number, [])
+        logs = np.log([run.history["loss"].to_numpy()[:length] for run in group])
+        if len(group) > 1:
+            ratio = p[number] ** 2 / (2 * logs.var(0, ddof=1).mean())
+            p[number] = stats.f.sf(ratio, length, length * (len(group) - 1))
+        else:
+            p[number] = np.nan
+    return p

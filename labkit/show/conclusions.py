@@ -269,8 +269,9 @@ def ours(runs: Runs) -> Text:
 
 
 @remakable
-def recipe(runs: Runs) -> Text:
-    """Which recipe comes nearest to the original's curves, and how sure that is."""
+def recipe(runs: Runs, own: Runs) -> Text:
+    """Which recipe comes nearest to the original's curves, how sure that is, and whether what is
+    left is noise, as there is between `own`, several runs of the default."""
     found = recipes.distances(runs)
     ranked = found[found["all"].notna()]
     if len(ranked) < 2:
@@ -289,6 +290,34 @@ def recipe(runs: Runs) -> Text:
     if usual in ranked.index and usual != best:
         place = ranked.index.get_loc(usual) + 1
         lines.append(f"The default here, {usual}, ranks number {place}, with {factor[usual]:.2f}.")
+    p = recipes.noise(runs, own).loc[ranked.index]
+    if p.notna().any(axis=None):
+        within = [
+            f"{'within' if value >= 1 - stats.LEVEL else 'beyond'} noise at "
+            f"{original.section(number).name} ({stats.p_words(value)})"
+            for number, value in p.loc[best].items()
+        ]
+        every = (p >= 1 - stats.LEVEL).all(axis=1).sum()
+        seeds = min(map(len, recipes.curves(own)[usual].values()))
+        lines.append(
+            f"Two runs of one recipe differ, too. Judged by that (F test; n = {seeds} of the "
+            f"default), the nearest recipe is {', '.join(within)}. On all of these curves "
+            f"{every or 'no'} recipe{'s are' if every > 1 else ' is'} within noise."
+        )
+    by_section = recipes.curves(runs)
+    unseen = [
+        f"{section.name} {by_section[best][section.number][0].history['loss'][0]:.3f} (the "
+        f"original's {section.epoch_loss[0]:.3f}, the default's "
+        f"{by_section[usual][section.number][0].history['loss'][0]:.3f})"
+        for section in original.SECTIONS
+        if section.number not in recipes.EPOCHS
+        and all(section.number in by_section.get(recipe, {}) for recipe in (best, usual))
+    ]
+    if unseen and best != usual:
+        lines.append(
+            "On the curves that take no part in the ranking its loss of the first epoch is "
+            f"{'; '.join(unseen)}; one run each."
+        )
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss

@@ -386,34 +386,48 @@ def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.
 
 @remakable
 def recipe_curves(runs: Runs) -> Figure:
-    """The training losses of each recipe, a panel per section; the original dashed."""
+    """The training losses of each recipe, a panel per section; the original dashed.
+
+    The nearest recipe and the default stand out; the others are grey, with their numbers in
+    `tables.recipe_distances`.
+    """
     found, distances = recipes.curves(runs), recipes.distances(runs)
     if not found:
         return nothing("Training losses of the recipes: every run diverged.")
-    sections = [s for s in original.SECTIONS if s.number in distances.attrs["epochs"]]
-    figure, parts = panels(9.5, 4.6, columns=len(sections))
-    for axes, section in zip(parts, sections, strict=True):
+    ranked = distances.index[distances["all"].notna()]
+    best = ranked[0] if len(ranked) else ""
+    blue, orange, *_ = CYCLES["color"]
+    grey = {"color": "#bbbbbb", "marker": ".", "lw": 1, "label": "other recipes"}
+    looks = {recipes.name(Config()): {"color": blue, "marker": "o", "lw": 1.7, "zorder": 3}}
+    looks[best] = {"color": orange, "marker": "s", "lw": 2.2, "ms": 7, "zorder": 4}
+    named = {name: f"{name} ({'nearest' if name == best else 'default'})" for name in looks}
+    sections = [s for s in original.SECTIONS if any(s.number in c for c in found.values())]
+    rows, columns = -(-len(sections) // 3), min(len(sections), 3)
+    figure, parts = panels(10, 1 + 2.9 * rows, rows, columns)
+    for unused in parts[len(sections) :]:
+        unused.set_visible(False)
+    for axes, section in zip(parts, sections, strict=False):
         longest = 0
-        for recipe, by_section, style in styled(found, "marker", "ls"):
+        for recipe, by_section in found.items():
             if group := by_section.get(section.number):
                 losses = np.mean([run.history["loss"] for run in group], axis=0)
-                axes.plot(losses, lw=1.5, ms=4.5, label=recipe, **style)
+                axes.plot(
+                    losses, **looks.get(recipe, grey) | {"label": named.get(recipe, grey["label"])}
+                )
                 longest = max(longest, len(losses))
-        theirs = section.epoch_loss[:longest]
-        axes.plot(theirs, "D--", color=INK, mfc="white", ms=6, label="original")
+        theirs = {"ls": DASHED, "lw": 1.3, "color": INK, "marker": "D", "mfc": "white", "ms": 5}
+        axes.plot(section.epoch_loss[:longest], label="original", zorder=5, **theirs)
         plain_log(axes)
-        tidy(axes, section.name, xlabel="epoch")
-        axes.set_xlim(-0.3, longest - 0.7)
+        tidy(axes, section.name, xlabel="epoch", xlim=(-0.3, longest - 0.7))
         axes.set_xticks(range(longest))
-    parts[0].set_ylabel("mean loss of the epoch (nats)")
-    handles = {h.get_label(): h for axes in parts for h in axes.lines}
-    figure.legend(handles=handles.values(), loc="outside lower center", ncols=3, frameon=False)
-    ranked = distances.index[distances["all"].notna()]
-    best = ranked[0] if len(ranked) else "none, since no recipe has all curves"
+    for axes in parts[::columns]:
+        axes.set_ylabel("mean loss of the epoch (nats)")
+    handles = {line.get_label(): line for axes in parts for line in axes.lines}
+    figure.legend(handles=handles.values(), loc="outside lower center", ncols=2, frameon=False)
     return figure.described(
         f"Training losses of {plural(len(found), 'recipe')} beside the original's, log axes, one "
         f"panel each for {', '.join(section.name for section in sections)}; nearest over all is "
-        f"{best}."
+        f"{best or 'none, since no recipe has all curves'}."
     )
 
 
