@@ -19,6 +19,11 @@ from labkit.store.integrity import ARRAYS, record_sha256
 from labkit.store.run import Run
 
 CPU = torch.device("cpu")
+#: Images of each digit, 0 to 9, in the two splits of MNIST (LeCun et al., the files themselves).
+CLASS_COUNTS = {
+    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
+}
 
 
 def made_up_run(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers import CLASS_COUNTS
 
 from labkit.core import data
 from labkit.core.data import DataError
@@ -113,8 +114,6 @@ def test_missing_data_names_the_ways_out(dataset, tmp_path, monkeypatch):
 
 @needs_mnist
 def test_full_mnist_has_its_published_class_counts(monkeypatch):
-    from labkit.judge.original import CLASS_COUNTS
-
     monkeypatch.setenv("LABKIT_DATA", str(MNIST.parent.parent))
     loaded = data.load("mnist")
     for split in ("train", "test"):

@@ -1,7 +1,8 @@
 import pytest
+from helpers import CLASS_COUNTS
 
 from labkit.core.config import Config
-from labkit.judge.original import CLASS_COUNTS, EXCERPTS, SECTIONS, section_of
+from labkit.judge.original import EXCERPTS, SECTIONS, section_of
 
 TABLES = [
     (section.number, split, getattr(section, split))

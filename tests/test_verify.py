@@ -1,5 +1,7 @@
 """`labkit verify`: an altered digit anywhere is noticed, and its place is named."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,11 +11,13 @@ import alterations
 import pytest
 from bs4 import BeautifulSoup
 from helpers import made_up_run
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from labkit import conclusions, tables
+from labkit import conclusions, plots, tables
 from labkit.core.values import LabkitError
 from labkit.report import build
-from labkit.report.verify import again, verify
+from labkit.report.verify import again, same_picture, verify
 from labkit.show import remake
 from labkit.show.remake import decode, encode
 from labkit.store.audit import record_problems
@@ -394,7 +398,7 @@ RUNS = {"b": [made_up_run(wrong={(2, 7): 3})], "a": [made_up_run(lr=0.1, wrong={
         tables.changed(RUNS),
         tables.lag(RUNS),
         tables.recipe_distances(RUNS),
-        conclusions.recipe(RUNS),
+        conclusions.recipe(RUNS, RUNS),
         conclusions.loss(RUNS),
         conclusions.compare(RUNS),
         conclusions.lag(RUNS),
@@ -412,3 +416,22 @@ def test_whatever_is_shown_can_be_made_again_from_what_it_states(shown):
 def test_arguments_survive_as_json_in_their_order():
     value = {"b": [1, "x"], "a": [None, 0.5]}
     assert list(decode(json.loads(json.dumps(encode(value), sort_keys=True)), None)) == ["b", "a"]
+
+
+def test_pixels_are_compared_only_where_the_same_matplotlib_drew_them():
+    shown = plots.loss_by_epoch({"baseline": [made_up_run()]})._repr_mimebundle_()[0]["image/png"]
+    picture = Image.open(io.BytesIO(base64.b64decode(shown)))
+    assert picture.info["Software"].startswith("Matplotlib version")
+
+    def saved(tool, corner, size=picture.size):
+        note, buffer, other = PngInfo(), io.BytesIO(), picture.convert("RGB").resize(size)
+        note.add_text("Software", tool)
+        other.putpixel((0, 0), corner)
+        other.save(buffer, "png", pnginfo=note)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    same, white, black = picture.info["Software"], (255, 255, 255), (0, 0, 0)
+    assert same_picture(saved(same, white), shown) and not same_picture(saved(same, black), shown)
+    assert same_picture(saved("Matplotlib version 9", black), shown)
+    assert not same_picture(saved("Matplotlib version 9", white, (10, 10)), shown)
+    assert not same_picture("no picture", shown)

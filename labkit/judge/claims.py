@@ -175,16 +175,15 @@ def judgements(runs: Runs) -> Iterator[Judgement]:
     yield from filter(None, (judge(claim, runs) for claim in CLAIMS))
 
 
-def corrected(found: Sequence[Judgement]) -> list[tuple[Claim, Part, float]]:
-    """Every part of all claims, with its p-value corrected for all of them together (Holm)."""
+def corrected(found: Sequence[Judgement]) -> list[tuple[Claim, Part, float, bool | None]]:
+    """Every part of all claims, with its p-value corrected for all of them together (Holm), and
+    whether it agrees by that; None where it is undecided."""
     every = [(judgement.claim, part) for judgement in found for part in judgement.parts]
     p_values = stats.holm([part.p for _, part in every])
-    return [(claim, part, p) for (claim, part), p in zip(every, p_values, strict=True)]
-
-
-def headline(found: Sequence[Judgement]) -> str:
-    """How many parts of all claims hold, do not hold and are undecided, corrected for all."""
-    return tally([part.agrees if p < 1 - stats.LEVEL else None for _, part, p in corrected(found)])
+    return [
+        (claim, part, p, part.agrees if p < 1 - stats.LEVEL else None)
+        for (claim, part), p in zip(every, p_values, strict=True)
+    ]
 
 
 def part(

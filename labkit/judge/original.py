@@ -7,12 +7,6 @@ from typing import Any
 
 from labkit.core.config import Config
 
-#: Images of each digit, 0 to 9, in the two splits of MNIST (LeCun et al., the files themselves).
-CLASS_COUNTS = {
-    "train": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
-    "test": (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
-}
-
 
 @dataclass(frozen=True)
 class AccuracyTable:

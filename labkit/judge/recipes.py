@@ -41,8 +41,8 @@ CANDIDATES = (
 )
 #: Of each section, how many epochs are compared: where the candidates differ most for the time.
 EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
-#: These are trained on all five curves, the last a little longer: the default, whose runs are the
-#: report's own, and what comes nearest. Without max-pool an epoch takes four times as long.
+#: These are trained on all five curves: the default, whose runs are the report's own, and what
+#: comes nearest. Without max-pool an epoch takes four times as long.
 FINALISTS = ({}, TUTORIAL)
 #: The section whose loss drifts upwards, and from which epoch to which the original's does. What
 #: changes the weight decay, which may be behind it, or the pixels is trained there as long.
@@ -69,9 +69,7 @@ def settings(
             if final or number in EPOCHS:
                 config = Config(
                     dataset=dataset,
-                    epochs=RISE[1] + 1
-                    if whole
-                    else EPOCHS.get(number, 1) + (final and number == "1"),
+                    epochs=RISE[1] + 1 if whole else EPOCHS.get(number, 1),
                     activation=section.activation,
                     lr=section.lr,
                     batch_size=section.batch_size,

@@ -228,21 +228,21 @@ def claim(number: int, runs: Runs) -> Text:
 @remakable
 def headline(runs: Runs) -> Text:
     """How many of the claims' comparisons hold, fail and stay open, and what these would take."""
-    found = list(claims.judgements(runs))
-    parts = [part for judgement in found for part in judgement.parts]
-    if not parts:
+    found = claims.corrected(list(claims.judgements(runs)))
+    if not found:
         return Text("These runs do not suffice to judge any of the original's claims.")
     lines = [
-        f"The {plural(len(parts), 'comparison')} behind the original's claims, corrected for all "
-        f"of them together (Holm's method): **{claims.headline(found)}**. Each verdict below "
-        "stands on its own test."
+        f"The {plural(len(found), 'comparison')} behind the original's claims, corrected for all "
+        "of them together (Holm's method): "
+        f"**{claims.tally([agrees for *_, agrees in found])}**. Each verdict below stands on its "
+        "own test."
     ]
     open_: dict[str, dict[int, None]] = {}
-    for stated, part, p in claims.corrected(found):
-        verdict = part.verdict
-        if part.agrees is not None and not p < 1 - stats.LEVEL:
-            verdict = f"undecided by the correction alone ({part.what}: p = {p:.2g})"
-        if part.agrees is None or not p < 1 - stats.LEVEL:
+    for stated, part, p, agrees in found:
+        if agrees is None:
+            verdict = part.verdict
+            if part.agrees is not None:
+                verdict = f"undecided by the correction alone ({part.what}: p = {p:.2g})"
             open_.setdefault(verdict, {})[stated.number] = None
     lines += [
         f"{sentence(verdict).rstrip('.')}: claim{'s' * (len(of) > 1)} {', '.join(map(str, of))}."

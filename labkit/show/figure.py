@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from labkit.core.words import minus, sentence
 from labkit.show.remake import MIME
@@ -52,9 +53,11 @@ class Figure(matplotlib.figure.Figure):
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         drawn, buffer = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, dpi=140, format="png")
+        picture, note = Image.open(drawn), PngInfo()
+        note.add_text("Software", picture.info["Software"])  # `verify` asks which matplotlib it was
         # 256 colours, of which a chart has hardly more, in a third of the bytes.
-        colours = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        colours.save(buffer, "png", optimize=True)
+        colours = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        colours.save(buffer, "png", optimize=True, pnginfo=note)
         width, height = self.get_size_inches() * 100
         image = base64.b64encode(buffer.getvalue()).decode()
         shape = {"alt": self.alt, "width": round(width), "height": round(height)}
