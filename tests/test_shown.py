@@ -405,3 +405,13 @@ def test_other_images_than_mnists_are_shown_without_the_original():
     assert "Only b is right on" in flat(conclusions.compare(runs))
     assert "do not suffice" in flat(conclusions.headline(runs))
     assert "not the original's" in flat(conclusions.scale(runs["a"][0].config, 1))
+
+
+def test_losses_are_ranked_by_the_last_epoch_that_all_runs_have():
+    runs = {
+        "short": [made_up_run(losses=(1.0, 0.6))],
+        "long": [made_up_run(losses=(1.5, 0.5, 0.9))],
+    }
+    said = str(conclusions.loss(runs))
+    assert "Lowest mean training loss: short in epoch 0, then long in epoch 1." in said
+    assert "In epoch 1, lowest mean first: long (0.5000), short (0.6000) nats." in said

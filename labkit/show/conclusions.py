@@ -111,7 +111,10 @@ def loss(runs: Runs) -> Text:
     if not runs:
         return bullets(lines)
     labels = list(runs)
-    curves = np.array([np.mean([r.history["loss"] for r in g], axis=0) for g in runs.values()])
+    length = min(len(run.history) for group in runs.values() for run in group)  # that all have
+    curves = np.array(
+        [np.mean([r.history["loss"][:length] for r in g], axis=0) for g in runs.values()]
+    )
     leads = []
     for leader, stretch in groupby(range(curves.shape[1]), key=curves.argmin(0).__getitem__):
         first, *rest = stretch
@@ -121,7 +124,7 @@ def loss(runs: Runs) -> Text:
     ranking = ", ".join(f"{labels[i]} ({curves[i, -1]:.4f})" for i in order)
     lines += [
         f"Lowest mean training loss: {', then '.join(leads)}.",
-        f"After the last epoch, lowest mean first: {ranking} nats.",
+        f"In epoch {length - 1}, lowest mean first: {ranking} nats.",
     ]
     if max(map(len, runs.values())) == 1:
         lines.append(
