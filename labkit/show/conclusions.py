@@ -313,12 +313,12 @@ def recipe(runs: Runs, own: Runs) -> Text:
         f"original's {section.epoch_loss[0]:.3f}, the default's "
         f"{by_section[usual][section.number][0].history['loss'][0]:.3f})"
         for section in original.SECTIONS
-        if section.number not in recipes.EPOCHS
+        if section.number in recipes.UNSEEN
         and all(section.number in by_section.get(recipe, {}) for recipe in (best, usual))
     ]
     if unseen and best != usual:
         lines.append(
-            "On the curves that take no part in the ranking its loss of the first epoch is "
+            "Where it was not ranked, its loss of the first epoch is "
             f"{'; '.join(unseen)}; one run each."
         )
     if rises := recipes.rises(runs):

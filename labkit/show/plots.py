@@ -402,7 +402,8 @@ def recipe_curves(runs: Runs) -> Figure:
     looks[best] = {"color": orange, "marker": "s", "lw": 2.2, "ms": 7, "zorder": 4}
     named = {name: f"{name} ({'nearest' if name == best else 'default'})" for name in looks}
     sections = [s for s in original.SECTIONS if any(s.number in c for c in found.values())]
-    rows, columns = -(-len(sections) // 3), min(len(sections), 3)
+    rows = 1 if len(sections) <= 3 else 2
+    columns = -(-len(sections) // rows)
     figure, parts = panels(10, 1 + 2.9 * rows, rows, columns)
     for unused in parts[len(sections) :]:
         unused.set_visible(False)
