@@ -41,11 +41,9 @@ CANDIDATES = (
 )
 #: Of each section, how many epochs are compared: where the candidates differ most for the time.
 EPOCHS = {"1": 1, "3.1": 3, "3.2": 2}
-#: The default and what comes nearest are begun on these curves, too, which take no part in the
-#: ranking and so can test it. Without max-pool an epoch takes four times as long.
-UNSEEN, FINALISTS = ("2.1",), ({}, TUTORIAL)
 #: The section whose loss drifts upwards, and from which epoch to which the original's does. What
-#: changes the weight decay, which may be behind it, or the pixels is trained there as long.
+#: changes the weight decay, which may be behind it, or the pixels is trained there as long, but
+#: for `TUTORIAL`: without max-pool an epoch takes four times the time.
 RISING, RISE = "3.1", (1, 9)
 AS_LONG = {"weight_decay", "normalization"}
 
@@ -62,14 +60,13 @@ def settings(
     """The trainings that tell the candidates apart, labelled by recipe and section."""
     found = {}
     for changes in candidates:
-        final = changes in FINALISTS
         for section in original.SECTIONS:
-            number = section.number
-            whole = not changes or (number == RISING and AS_LONG & set(changes) and not final)
-            if number in EPOCHS or (final and number in UNSEEN):
+            if (number := section.number) in EPOCHS:
+                long = AS_LONG & set(changes) and changes != TUTORIAL
+                whole = not changes or (number == RISING and long)
                 config = Config(
                     dataset=dataset,
-                    epochs=RISE[1] + 1 if whole else EPOCHS.get(number, 1),
+                    epochs=RISE[1] + 1 if whole else EPOCHS[number],
                     activation=section.activation,
                     lr=section.lr,
                     batch_size=section.batch_size,

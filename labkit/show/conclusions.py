@@ -307,20 +307,6 @@ def recipe(runs: Runs, own: Runs) -> Text:
             f"default), the nearest recipe is {', '.join(within)}. On all of these curves "
             f"{every or 'no'} recipe{'s are' if every > 1 else ' is'} within noise."
         )
-    by_section = recipes.curves(runs)
-    unseen = [
-        f"{section.name} {by_section[best][section.number][0].history['loss'][0]:.3f} (the "
-        f"original's {section.epoch_loss[0]:.3f}, the default's "
-        f"{by_section[usual][section.number][0].history['loss'][0]:.3f})"
-        for section in original.SECTIONS
-        if section.number in recipes.UNSEEN
-        and all(section.number in by_section.get(recipe, {}) for recipe in (best, usual))
-    ]
-    if unseen and best != usual:
-        lines.append(
-            "Where it was not ranked, its loss of the first epoch is "
-            f"{'; '.join(unseen)}; one run each."
-        )
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
