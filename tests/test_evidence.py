@@ -19,7 +19,7 @@ from scipy import stats
 from labkit.core.config import SCALE_SEEDS, SCALES, Config
 from labkit.core.data import CHECKSUMS
 from labkit.judge import original
-from labkit.judge.claims import headline, judgements
+from labkit.judge.claims import corrected, judgements, tally
 from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
 from labkit.store.integrity import ARRAYS
@@ -252,7 +252,7 @@ def test_the_headline_follows_from_the_records(records, ledger):
         kept.add(p)
         left -= 1
     agrees = [a for a, p in parts if p in kept]
-    found = headline(list(ledger.values()))
+    found = tally([agrees for *_, agrees in corrected(list(ledger.values()))])
     undecided = len(parts) - agrees.count(True) - agrees.count(False)
     numbers = [agrees.count(True), agrees.count(False), undecided]
     assert [int(n) for n in re.findall(r"\d+", found)] == [n for n in numbers if n]

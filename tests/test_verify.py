@@ -49,7 +49,7 @@ def test_a_report_agrees_without_the_data_or_the_users_runs(
     monkeypatch.chdir(tmp_path)
     assert command("verify") == 0
     said = capsys.readouterr().out
-    things = ("35 records", "32 tables", "33 texts", "36 figures", "76 files", "5 notebooks")
+    things = ("44 records", "32 tables", "33 texts", "36 figures", "94 files", "5 notebooks")
     assert all(count in said for count in (*things, "5 sections"))
     assert said.endswith("Everything agrees.\n")
 
