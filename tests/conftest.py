@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from labkit.__main__ import main
 from labkit.core import data
 from labkit.core.data import Data
 
+# Where the suite runs in the background, a shell has it ignore this, and its children with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 load = data.load  # as it is when no test has replaced it
 
 
