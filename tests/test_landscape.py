@@ -49,6 +49,9 @@ def test_points_are_those_after_the_second_epoch_whatever_the_runs_length():
     found = landscape.points(RATES, "lr")
     assert set(found["value"]) == {0.001, 0.01, 0.1}  # what diverged has none
     assert found["loss"].tolist()[:3] == pytest.approx([0.05, 0.051, 0.052])
+    short = {"lr 0.003": [made_up_run(losses=(1.0,), lr=0.003)]}
+    assert landscape.points(short, "lr").empty
+    assert "Where the original" not in str(conclusions.landscape({"a": RATES["lr 0.001"]}, "lr"))
     by_size = landscape.points(
         {
             "a": around(0.1, batch_size=16),

@@ -50,7 +50,8 @@ def _config(lr: float, batch_size: int) -> Config:
 
 
 def points(runs: Runs, field: str) -> pd.DataFrame:
-    """What the runs have after `EPOCHS` epochs, one row each, but for those that diverged.
+    """What the runs have after `EPOCHS` epochs, one row each, but for those that diverged or
+    are shorter.
 
     Columns: `line` ("" for learning rates; for batches `FIXED` or `SCALED`, a run with 64 images
     stands in both), `value` of `field`, `loss` (mean of the last of these epochs, nats), and by
@@ -58,7 +59,7 @@ def points(runs: Runs, field: str) -> pd.DataFrame:
     """
     rows = []
     for group in finite(runs).values():
-        for run in group:
+        for run in (run for run in group if len(run.history) >= EPOCHS):
             config, last = run.config, EPOCHS - 1
             lines = {"": field == "lr"}
             if field == "batch_size":

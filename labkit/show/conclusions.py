@@ -357,7 +357,8 @@ def landscape(runs: Runs, field: str) -> Text:
             for value in own
             if value in losses
         ]
-        lines.append(f"Where the original stands, the loss is {' and '.join(factors)}.")
+        if factors:
+            lines.append(f"Where the original stands, the loss is {' and '.join(factors)}.")
     return bullets(lines)
 
 
