@@ -273,7 +273,10 @@ class Remaking:
                 unknown = made.call["from"].get("images", 0) is None
                 if unknown:
                     checked["of these by their words alone, for want of the images"] += 1
-                if unknown or same_picture(shown, data["image/png"]):
+                same = same_picture(shown, data["image/png"])
+                if same is None and not unknown:
+                    checked["of these by words and size, drawn by another matplotlib"] += 1
+                if unknown or same is not False:
                     data["image/png"] = shown
             data |= {remake.MIME: call}
             return nbformat.from_dict({**output, "data": data, "metadata": metadata})
@@ -329,17 +332,18 @@ def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figur
     return function(**{key: remake.decode(value, find) for key, value in made["from"].items()})
 
 
-def same_picture(shown: Any, drawn: str) -> bool:
-    """Whether two pictures (PNG in base64) have the same pixels, or, where different versions of
-    matplotlib drew them, the same size."""
+def same_picture(shown: Any, drawn: str) -> bool | None:
+    """Whether two pictures (PNG in base64) have the same pixels; None if they have the same size,
+    but say that different versions of matplotlib drew them, so that it cannot be known."""
     if shown == drawn:
         return True
     try:
         one, other = (Image.open(io.BytesIO(base64.b64decode(text))) for text in (shown, drawn))
         if one.size != other.size:
             return False
-        same_tool = one.info.get("Software") == other.info.get("Software")
-        return not same_tool or one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
+        if one.info.get("Software") != other.info.get("Software"):
+            return None
+        return one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
     except Exception:  # a damaged picture can raise anything
         return False
 
