@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from labkit.core.config import VARIED, scale_name
 from labkit.core.measures import RUNNING
@@ -44,6 +45,34 @@ Measure = Callable[[Run], float | np.ndarray]  # one value, or one of each test 
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """Where a comparison lies, to be drawn.
+
+    Attributes:
+        mean, low, high: ours, with its 95 % interval; NaN where there is none.
+        border: what it is compared with.
+        expected: on which side of the border the claim puts it, 1 above or -1 below.
+        theirs: the same of the original's own lists and tables; None where they have none.
+        unit, form: how values are written.
+        logs: whether they are logarithms of what is written.
+    """
+
+    mean: float
+    low: float
+    high: float
+    border: float
+    expected: int
+    theirs: float | None
+    unit: str
+    form: str
+    logs: bool = False
+
+    def words(self, value: float) -> str:
+        """A value for a reader."""
+        return minus(f"{math.exp(value) if self.logs else value:{self.form}}{self.unit}")
+
+
+@dataclass(frozen=True)
 class Part:
     """One comparison that a claim rests on.
 
@@ -56,6 +85,8 @@ class Part:
         p: two-sided; NaN where nothing could be tested.
         needed: how many runs of each setting would settle it, see `stats.Estimate`.
         size: whether the original's number lies inside what one more run of ours would give.
+        numbers: what of it can be drawn; None where there is nothing.
+        says: of whom, what the claim says, what is so where it does not hold, and of whom or what.
     """
 
     what: str
@@ -66,6 +97,8 @@ class Part:
     p: float = math.nan
     needed: float = math.nan
     size: str = ""
+    numbers: Numbers | None = None
+    says: tuple[str, str, str, str] = ("", "", "", "")
 
     @property
     def verdict(self) -> str:
@@ -159,9 +192,9 @@ def judge(claim: Claim, runs: Runs) -> Judgement | None:
         else [nothing("every setting", "no run is left to compare")]
     )
     if scale_name(first) != "paper":  # the original's sizes, and its tenth epoch, are of its scale
-        parts = [replace(part, size="") for part in parts]
+        parts = [_with_theirs(replace(part, size=""), None) for part in parts]
         if claim.number == 1:
-            parts = [replace(part, agrees=None, p=math.nan) for part in parts]
+            parts = [replace(part, agrees=None, p=math.nan, numbers=None) for part in parts]
     if lost := divergences({f"section {number}": group for number, group in needed.items()}):
         parts = [replace(part, agrees=None, p=math.nan, needed=math.nan) for part in parts]
         notes.append(f"{lost}, so no verdict is given on the other runs")
@@ -194,27 +227,31 @@ def part(
     brief: str,
     theirs: float | None = None,
     form: str = "+.3g",
+    border: float = 0.0,
 ) -> Part:
-    """A part from an estimate that must be above (`expected` 1) or below (-1) what was asked about.
+    """A part from an estimate that must be above (`expected` 1) or below (-1) the border.
 
     Args:
         theirs: the original's own value of the same measure.
         form: how its numbers are written.
+        border: what the estimate is about.
     """
+    numbers = Numbers(found.mean, found.low, found.high, border, expected, theirs, unit, form)
     mean, low, high, next_low, next_high = (
         format(value, form)
         for value in (found.mean, found.low, found.high, found.next_low, found.next_high)
     )
     if math.isnan(found.p):
         said = f"{what}: {mean}{unit} (n = {found.n}, no claim)"
-        return Part(what, None, found.n, minus(said), brief)
+        return Part(what, None, found.n, minus(said), brief, numbers=numbers)
     said = f"{what}: {mean}{unit} ({low} to {high}, {stats.p_words(found.p)}, n = {found.n})"
     size = ""
     if theirs is not None:
         where = "inside" if found.next_low <= theirs <= found.next_high else "outside"
         size = f"{where}: {theirs:{form}} against {next_low} to {next_high}{unit}"
     agrees = found.sign == expected if found.sign else None
-    return Part(what, agrees, found.n, minus(said), brief, found.p, found.needed, minus(size))
+    tested = found.p, found.needed
+    return Part(what, agrees, found.n, minus(said), brief, *tested, minus(size), numbers)
 
 
 def nothing(what: str, why: str = "no run has recalibrated answers") -> Part:
@@ -264,15 +301,28 @@ def _final_loss(settings: Settings) -> list[Part]:
         f"{min(losses):.4f} to {max(losses):.4f} nats, on average {stated / np.mean(losses):.1f} "
     )
     brief += "times less than stated"
+    shown = Numbers(
+        found.mean,
+        found.next_low,
+        found.next_high,
+        border=math.log(stated),
+        expected=1 if found.mean < math.log(stated) else -1,  # farther off is less so
+        theirs=math.log(original.SECTIONS[0].epoch_loss[-1]),
+        unit=" nats",
+        form=".4f",
+        logs=True,
+    )
+    says = "the loss", "may end at", "ended far from", f"the stated {stated}"
     if math.isnan(found.p):
         said = f"{what}: {np.mean(losses):.4f} nats (n = {found.n}, no claim)"
-        return [Part(what, None, found.n, said, brief)]
+        return [Part(what, None, found.n, said, brief, numbers=shown, says=says)]
     p = stats.p_of_one_more(np.log(losses), math.log(stated))
     bounds = f"{math.exp(found.next_low):.4f} and {math.exp(found.next_high):.4f}"
     said = (
         f"{what}: one more run would end between {bounds} nats ({stats.p_words(p)}, n = {found.n})"
     )
-    return [Part(what, False if p < 1 - stats.LEVEL else None, found.n, said, brief, p)]
+    agrees = False if p < 1 - stats.LEVEL else None
+    return [Part(what, agrees, found.n, said, brief, p, numbers=shown, says=says)]
 
 
 def _own_final_loss() -> str:
@@ -281,12 +331,18 @@ def _own_final_loss() -> str:
     return "agree" if same else f"disagree: its list of epochs ends at {listed:.6f}"
 
 
+def _with_theirs(one: Part, theirs: float | None) -> Part:
+    """The part with the original's own value, or without, where it can be drawn."""
+    return replace(one, numbers=replace(one.numbers, theirs=theirs)) if one.numbers else one
+
+
 def _with_running(one: Part, found: stats.Estimate, theirs: float, unit: str, form: str) -> Part:
     """The part with the same figure by running averages, which decides nothing but the size: the
     original's numbers are most likely by these."""
     said = minus(f"; by running averages {found.mean:{form}}{unit} (n = {found.n})")
     sized = part("", 1, found, unit, "", theirs, form)
-    return replace(one, found=one.found + said, brief=one.brief + said, size=sized.size)
+    one = replace(one, found=one.found + said, brief=one.brief + said, size=sized.size)
+    return _with_theirs(one, theirs)
 
 
 def _above_99(settings: Settings) -> list[Part]:
@@ -300,13 +356,15 @@ def _above_99(settings: Settings) -> list[Part]:
             values = values if split == "train" else [test_percent(run) for run in group]
             found = stats.estimate(values, about=99.0, bounds=PERCENT)
             wrong = f"{10 * (100 - found.mean):.1f} images in 1,000 wrong"
-            one = part(what, 1, found, " %", f"{found.mean:.2f} %, {wrong}", form=".2f")
+            brief = f"{found.mean:.2f} %, {wrong}"
+            one = part(what, 1, found, " %", brief, form=".2f", border=99.0)
             if found.by_images > 0:
                 images = int(group[0].counts(split).sum())
                 left = f"{images:,} images alone leave ± {found.by_images:.2f} %"
                 one = replace(one, found=f"{one.found}; {left}, however many the runs")
         averaged = [100 * run.accuracy(split, RUNNING) for run in answering(settings["1"], RUNNING)]
         running = stats.estimate(averaged, about=99.0, bounds=PERCENT)
+        one = replace(one, says=(what, "passed", "stayed below", "99 %"))
         parts.append(_with_running(one, running, theirs, " %", ".2f"))
     return parts
 
@@ -317,12 +375,15 @@ def _own_above_99() -> str:
     return f"{'agree' if min(shares) > 99 else 'disagree'}: {said}"
 
 
-def _most_often(what: str, times: int, n: int, more: str) -> Part:
-    """Whether something is so in most runs."""
+def _most_often(what: str, times: int, n: int, more: str, theirs: float | None = None) -> Part:
+    """Whether something is so in most runs; of the original's one, in 0 or 100 %."""
     p, needed = stats.majority(times, n)
     agrees = times > n / 2 if p < 1 - stats.LEVEL else None
     said = f"{what}: in {times} of {n} runs, on these images ({stats.p_words(p)}); {more}"
-    return Part(what, agrees, n, said, f"in {times} of {n} runs; {more}", p, needed)
+    ends = binomtest(times, n).proportion_ci(stats.LEVEL, method="exact")
+    shares = 100 * times / n, 100 * float(ends.low), 100 * float(ends.high)
+    numbers = Numbers(*shares, 50.0, 1, theirs, " % of runs", ".0f")
+    return Part(what, agrees, n, said, f"in {times} of {n} runs; {more}", p, needed, "", numbers)
 
 
 def _digits(settings: Settings) -> list[Part]:
@@ -334,12 +395,22 @@ def _digits(settings: Settings) -> list[Part]:
             if not group:
                 parts.append(nothing(what))
                 continue
-            others = np.delete(sign * shares, digits, axis=1).max(1)
-            times = int(((sign * shares[:, digits]).min(1) > others).sum())
+            printed = np.array([getattr(original.SECTIONS[0], split).percent])
+            times, theirs = (_ahead(sign * of, digits).sum() for of in (shares, printed))
             order = np.argsort(-sign * shares.mean(0), kind="stable")[: len(digits)]
             named = " and ".join(f"{d} ({shares.mean(0)[d]:.2f} %)" for d in order)
-            parts.append(_most_often(what, times, len(group), f"{rank} on average: {named}"))
+            more = f"{rank} on average: {named}"
+            one = _most_often(what, int(times), len(group), more, 100 * float(theirs))
+            subject, _, rest = what.partition(f" {rank}")
+            verb = "was" if len(digits) == 1 else "were"
+            so, otherwise = (f"{verb} {usually} {rank}" for usually in ("usually", "seldom"))
+            parts.append(replace(one, says=(subject, so, otherwise, rest.strip())))
     return parts
+
+
+def _ahead(values: np.ndarray, digits: list[int]) -> np.ndarray:
+    """Whether these digits have higher values than all others, of each row of `[runs, digits]`."""
+    return values[:, digits].min(1) > np.delete(values, digits, axis=1).max(1)
 
 
 def _own_digits() -> str:
@@ -378,10 +449,16 @@ def _two_and_seven(settings: Settings) -> list[Part]:
     more = f"most frequent {names[total.argmax()]} with {total.max()} of {total.sum()} mistakes"
     what = "2 and 7 against the mean of the other pairs"
     times = int((pairs[:, here] > others.max(1)).sum())
-    return [
+    parts = [
         part(what, 1, found, " mistakes per run", brief),
         _most_often("2 and 7 the most frequent pair", times, len(group), more),
     ]
+    mistaken = "were mistaken for each other"
+    says = (
+        ("2 and 7", f"{mistaken} more often than", f"{mistaken} less often than", "other pairs"),
+        ("2 and 7", "were usually", "were seldom", "the most frequent pair"),
+    )
+    return [replace(one, says=of) for one, of in zip(parts, says, strict=True)]
 
 
 def _areas(first: str, second: str, names: str, expected: int) -> Callable[[Settings], Part]:
@@ -394,9 +471,21 @@ def _areas(first: str, second: str, names: str, expected: int) -> Callable[[Sett
             f"its loss is typically {math.exp(found.mean):.2f} times as high "
             f"(original: {math.exp(theirs):.2f} times)"
         )
-        return part(f"{names}, mean ln loss", expected, found, "", brief, theirs)
+        one = part(f"{names}, mean ln loss", expected, found, "", brief, theirs)
+        numbers = replace(one.numbers, unit=" times", form=".2f", logs=True)
+        verbs = "converged more slowly than", "converged faster than"
+        return replace(one, numbers=numbers, says=_says(names, verbs, expected))
 
     return judged
+
+
+def _says(
+    names: str, verbs: tuple[str, str], expected: int, of: str = ""
+) -> tuple[str, str, str, str]:
+    """What a comparison says, from its names, "a − b", and the verbs for more and for less."""
+    subject, other = names.replace("batch", "batch size").split(" − ")
+    so, otherwise = verbs[::expected]
+    return of + subject, so, otherwise, other
 
 
 def _own_area(first: str, second: str) -> float:
@@ -409,6 +498,7 @@ def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[
 
     def judged(settings: Settings) -> Part:
         one = nothing(what := f"{names}, test accuracy")
+        verbs = "was higher than with", "was lower than with"
         groups = [answering(settings[number]) for number in (first, second)]
         theirs = _own_accuracy(first, second)
         if all(groups):
@@ -417,6 +507,7 @@ def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[
             one = part(what, expected, found, " points", brief)
         averaged = [answering(settings[number], RUNNING) for number in (first, second)]
         shares = ([100 * run.accuracy("test", RUNNING) for run in group] for group in averaged)
+        one = replace(one, says=_says(names, verbs, expected, "test accuracy with "))
         return _with_running(one, stats.estimate(*shares), theirs, " points", "+.3g")
 
     return judged
