@@ -51,7 +51,7 @@ class Numbers:
     Attributes:
         mean, low, high: ours, with its 95 % interval; NaN where there is none.
         border: what it is compared with.
-        expected: on which side of the border the claim puts it, 1 above or -1 below.
+        expected: on which side of the border the claim puts it, 1 above or -1 below; 0: on it.
         theirs: the same of the original's own lists and tables; None where they have none.
         unit, form: how values are written.
         logs: whether they are logarithms of what is written.
@@ -69,7 +69,8 @@ class Numbers:
 
     def words(self, value: float) -> str:
         """A value for a reader."""
-        return minus(f"{math.exp(value) if self.logs else value:{self.form}}{self.unit}")
+        value = math.exp(value) if self.logs else round(value, 2)
+        return minus(f"{value:{self.form}}{self.unit}")
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ def _final_loss(settings: Settings) -> list[Part]:
         found.next_low,
         found.next_high,
         border=math.log(stated),
-        expected=1 if found.mean < math.log(stated) else -1,  # farther off is less so
+        expected=0,
         theirs=math.log(original.SECTIONS[0].epoch_loss[-1]),
         unit=" nats",
         form=".4f",
