@@ -136,8 +136,8 @@ def verdicts(runs: Runs) -> Figure:
     return figure.described(alt, *notes)
 
 
-#: Where the columns of `verdicts` are, in inches: heads, middle and half width of the scale,
-#: value, n, verdict.
+#: Of `verdicts`, in inches: a line's height, and where its columns are: heads, middle and half width
+#: of the scale, value, n, verdict.
 LINE = 0.24
 HEADS, MIDDLE, HALF, VALUES, RUNS, WORDS = 0.24, 2.72, 0.57, 3.44, 4.55, 4.73
 
@@ -252,40 +252,28 @@ def abstract(runs: Runs) -> Text:
     if not found:
         return Text("These runs do not suffice to judge any of the original's claims.")
     parts = [(part, agrees) for _, part, _, agrees in found]
-    tested = f"the {plural(len(parts), 'comparison')} behind its claims"
-    return Text(
-        " ".join(
-            [
-                _rebuilt([g for g in runs.values() if original.section_of(g[0].config)]),
-                _likeness(runs),
-                _decided(
-                    parts,
-                    True,
-                    f"of {tested}",
-                    ("holds", "hold"),
-                    " when all are tested together: ",
-                ),
-                _decided(parts, False, "of them", ("fails", "fail"), ": here "),
-                _open(
-                    [(stated, part) for stated, part, _, agrees in found if agrees is None],
-                    len(found),
-                ),
-            ]
-        )
-    )
+    groups = [group for group in runs.values() if original.section_of(group[0].config)]
+    of = f"of the {plural(len(parts), 'comparison')} behind its claims"
+    why = " when all are tested together: "
+    lines = [
+        _rebuilt(groups),
+        _likeness(runs),
+        _decided(parts, True, of, ("holds", "hold"), why),
+        _decided(parts, False, "of them", ("fails", "fail"), ": here "),
+        _open([(stated, part) for stated, part, _, agrees in found if agrees is None], len(found)),
+    ]
+    return Text(" ".join(lines))
 
 
 def _rebuilt(groups: Sequence[Sequence[Run]]) -> str:
     """What was trained, in a sentence."""
     config, every = groups[0][0].config, len(original.SECTIONS)
-    settings = (
-        f"all {few(every)}" if len(groups) == every else f"{few(len(groups))} of the {few(every)}"
-    )
+    settings = "all" if len(groups) == every else f"{few(len(groups))} of the"
     runs = [run for group in groups for run in group]
     lost = sum(bool(run.diverged) for run in runs)
     return (
-        f"We rebuilt the ResNet-18 of a lab report and trained it on MNIST "
-        f"({DATASETS[config.dataset][0]:,} images) in {settings} settings of the report, for "
+        "We rebuilt the ResNet-18 of a lab report and trained it on MNIST "
+        f"({DATASETS[config.dataset][0]:,} images) in {settings} {few(every)} settings of the report, for "
         f"{few(config.epochs)} epoch{'s' * (config.epochs != 1)} each: {few(len(runs))} "
         f"run{'s' * (len(runs) != 1)} in all{f', of which {few(lost)} diverged' * bool(lost)}."
     )
