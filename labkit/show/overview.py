@@ -136,8 +136,8 @@ def verdicts(runs: Runs) -> Figure:
     return figure.described(alt, *notes)
 
 
-#: Of `verdicts`, in inches: a line's height, and where its columns are: heads, middle and half width
-#: of the scale, value, n, verdict.
+#: Of `verdicts`, in inches: how high a line is, and where its columns are: heads, middle and half
+#: width of the scale, value, n, verdict.
 LINE = 0.24
 HEADS, MIDDLE, HALF, VALUES, RUNS, WORDS = 0.24, 2.72, 0.57, 3.44, 4.55, 4.73
 
@@ -273,9 +273,10 @@ def _rebuilt(groups: Sequence[Sequence[Run]]) -> str:
     lost = sum(bool(run.diverged) for run in runs)
     return (
         "We rebuilt the ResNet-18 of a lab report and trained it on MNIST "
-        f"({DATASETS[config.dataset][0]:,} images) in {settings} {few(every)} settings of the report, for "
-        f"{few(config.epochs)} epoch{'s' * (config.epochs != 1)} each: {few(len(runs))} "
-        f"run{'s' * (len(runs) != 1)} in all{f', of which {few(lost)} diverged' * bool(lost)}."
+        f"({DATASETS[config.dataset][0]:,} images) in {settings} {few(every)} settings of the "
+        f"report, for {few(config.epochs)} epoch{'s' * (config.epochs != 1)} each: "
+        f"{few(len(runs))} run{'s' * (len(runs) != 1)} in all"
+        f"{f', of which {few(lost)} diverged' * bool(lost)}."
     )
 
 
