@@ -6,21 +6,20 @@ of how many runs its lines are medians.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.core.measures import NAMES, RUNNING
 from labkit.core.words import number, plural
 from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
-    CYCLES,
     DASHED,
     PLAIN,
     THOUSANDS,
     Figure,
-    legend_beside,
+    legend_above,
     nothing,
     panels,
     plain_log,
@@ -28,13 +27,10 @@ from labkit.show.figure import (
     tidy,
     with_n,
 )
-from labkit.show.plots import smooth
 from labkit.show.remake import remakable
 from labkit.store.groups import Runs, finite, from_before
 from labkit.store.run import Run
 
-#: Depth is drawn from light to dark.
-DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")
 #: The two moments that are compared.
 MOMENTS = {"before the first update": 0, "at the last update": -1}
 GRADIENT, UPDATE = "norm of the gradient (nats per unit)", "‖Δw‖/‖w‖ of the next update"
@@ -108,24 +104,26 @@ def of_all(share: float) -> str:
     return f"{brief(100 * share)} %"
 
 
+def smooth(losses: np.ndarray, window: int) -> np.ndarray:
+    """Centred running mean of `losses` `[n]`; the window shrinks at both ends."""
+    return pd.Series(losses).rolling(window, center=True, min_periods=1).mean().to_numpy()
+
+
 def seeds(group: Sequence[Run]) -> str:
     """How many runs a number rests on."""
     return f"n = {len(group)}"
 
 
 def _over_training(
-    wanted: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-    units: Sequence[str],
-    legend: str = "",
-    colors: Sequence[Any] = CYCLES["color"],
+    wanted: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], units: Sequence[str]
 ) -> Figure:
     """Lines against updates on log axes: title of a panel → label of a line → updates, values."""
-    figure, parts = panels(1.8 + 3.4 * len(wanted), 3.8, columns=len(wanted), sharey=len(units) < 2)
+    figure, parts = panels(3.4, columns=len(wanted), sharey=len(units) < 2)
     said = []
     for axes, (title, lines) in zip(parts, wanted.items(), strict=True):
         courses = []
-        for label, (updates, values), style in styled(lines, "marker", colors=colors):
-            axes.plot(updates + 1, values, label=label, lw=1.7, ms=4, **style)
+        for label, (updates, values), style in styled(lines, "marker"):
+            axes.plot(updates + 1, values, label=label, lw=1.5, ms=4, markevery=0.07, **style)
             if np.isfinite(values).all():
                 courses.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
         said.append(f"{title}: {', '.join(courses)}")
@@ -135,7 +133,7 @@ def _over_training(
         axes.xaxis.set_major_formatter(THOUSANDS)
     for axes, unit in zip(parts, units, strict=False):
         axes.set_ylabel(unit)
-    legend_beside(parts[-1], title=legend)
+    legend_above(figure)
     courses = "; ".join(said)
     return figure.described(f"Line charts against the number of updates, log axes. {courses}.")
 
@@ -150,7 +148,8 @@ def learning(runs: Runs) -> Figure:
         return nothing("Gradient and relative update by layer: " + UNMEASURED)
     (label, group), *_ = found.items()
     wanted = {title: by_stage(group, name, "weights") for title, name in names.items()}
-    return _over_training(wanted, (GRADIENT, UPDATE), with_n(label, group), DEPTH)
+    figure = _over_training(wanted, (GRADIENT, UPDATE))
+    return figure.described(figure.alt, with_n(label, group))
 
 
 @remakable
@@ -188,7 +187,7 @@ def lag(runs: Runs) -> Figure:
         with_n(label, group): by_stage(group, "lag", "normalizations", np.max)
         for label, group in found.items()
     }
-    return _over_training(wanted, ["largest lag of a layer (deviations)"], colors=DEPTH)
+    return _over_training(wanted, ["largest lag of a layer (deviations)"])
 
 
 def _first_and_last(
@@ -196,7 +195,7 @@ def _first_and_last(
 ) -> Figure:
     """A measure `[moments, layers]` at the two moments, by layer, a line per setting; its values
     are written in the alt text as `form` says."""
-    figure, parts = panels(9.5, 4.2, columns=2, sharey=True)
+    figure, parts = panels(5.6, rows=2, sharex=True, sharey=True)
     said = []
     for axes, (when, moment) in zip(parts, MOMENTS.items(), strict=True):
         for label, values, style in styled(found, "marker", "ls"):
@@ -206,10 +205,11 @@ def _first_and_last(
             course = f"{first} in the first layer, {last} in the last, at most {most}"
             said.append(f"{label}, {when}: {course}")
         tidy(axes, f"{title}, {when}")
-        axes.set_xticks(range(len(layers)), layers, rotation=90, size=7.5)
-    parts[0].set_ylabel(unit)
-    figure.supxlabel("layer, in the order in which an image passes them", size=9)
-    legend_beside(parts[1])
+    figure.supylabel(unit, size=10)
+    names = [layer.removesuffix(".0") for layer in layers]  # a shortcut is of one convolution
+    parts[1].set_xticks(range(len(layers)), names, rotation=90, size=9)
+    parts[1].set_xlabel("layer, in the order in which an image passes them")
+    legend_above(figure)
     return figure.described(f"Line charts by layer. {title}: {'; '.join(said)}.")
 
 
@@ -222,7 +222,8 @@ def reaching(runs: Runs) -> Figure:
     values = {with_n(k, group): by_layer(group, "gradient_norm") for k, group in found.items()}
     layers = next(iter(found.values()))[0].layers["weights"]
     figure = _first_and_last(values, layers, "Gradient norm", GRADIENT, ".2g")
-    figure.axes[0].set_yscale("log")  # and the other's, which is the same
+    for axes in figure.axes:
+        plain_log(axes)
     return figure
 
 
@@ -374,23 +375,24 @@ def progress(runs: Runs) -> Figure:
     found = finite(runs)
     if not found:
         return nothing("Loss against epochs, updates and seconds: every run diverged.")
-    figure, parts = panels(10, 3.7, columns=3, sharey=True)
+    figure, parts = panels(3.2, columns=3, sharey=True)
     said = []
     for label, group, style in styled(found, "ls"):
         losses = np.median([run.iteration_loss for run in group], axis=0)
         done = np.arange(1, losses.size + 1)
         clock = _clock(group, done)
+        shown = np.unique(np.linspace(0, losses.size - 1, 200).astype(int))  # the eye sees no more
         for axes, places in zip(parts, (done / losses.shape[1], done, clock), strict=True):
-            axes.plot(places, _smoothed(losses), lw=1.7, label=with_n(label, group), **style)
+            curve = places[shown], _smoothed(losses)[shown]
+            axes.plot(*curve, lw=1.7, label=with_n(label, group), **style)
         said.append(f"{label}: {losses.size:,} updates in {clock[-1]:,.0f} seconds")
     for axes, unit in zip(parts, ("epochs", "updates", "seconds of training"), strict=True):
         plain_log(axes)
         tidy(axes, xlabel=unit, xlim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.xaxis.set_major_formatter(THOUSANDS)
     parts[0].set_ylabel("loss of a batch (nats)")
-    parts[0].set_title("The same losses on three clocks", loc="left", size=11)
-    parts[2].legend(frameon=False, loc="upper right", fontsize=9)
+    legend_above(figure)
     return figure.described(
         "Line charts of the smoothed training loss against epochs, updates and seconds. "
         f"{'; '.join(said)}."
@@ -435,7 +437,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
     found = measured(runs, "gradient_square")
     if not found:
         return nothing("The gradient noise scale: " + UNMEASURED)
-    figure, (axes,) = panels(8, 3.9)
+    figure, (axes,) = panels(3.8)
     said = []
     for label, group, style in styled(found, "marker"):
         updates, images = group[0].measure("update"), group[0].config.batch_size
@@ -448,7 +450,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         color = style["color"]
         axes.axhline(images, color=color, lw=1.2, ls=DASHED)
         end = {"xy": (1.01, images), "xycoords": ("axes fraction", "data")}
-        axes.annotate(f"batch {images:,}", **end, color=color, va="center", size=9)
+        axes.annotate(f"batch {images:,}", **end, color=color, va="center")
         known = [scale for scale in scales if np.isfinite(scale)]
         span = f"{min(known):,.0f} to {max(known):,.0f} images" if known else "hidden by the noise"
         said.append(f"{label} {span}")
@@ -458,7 +460,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(PLAIN)
     axes.yaxis.set_major_formatter(THOUSANDS)
-    axes.legend(frameon=False)
+    legend_above(figure)
     return figure.described(f"Line chart of the gradient noise scale, log axes: {'; '.join(said)}.")
 
 
