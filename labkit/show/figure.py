@@ -82,7 +82,7 @@ class Figure(matplotlib.figure.Figure):
     def described(self, alt: str, *notes: str) -> Self:
         """The figure with its alt text, and with those notes that say something below both."""
         if note := "; ".join(filter(None, notes)):
-            lines = textwrap.fill(note, round(13.5 * self.get_figwidth()))
+            lines = textwrap.fill(note, round(15.5 * self.get_figwidth()))
             self.supxlabel(lines, x=0.01, ha="left", size=9, color=SOFT)
             alt += f" {sentence(note)}"
         self.alt = minus(alt)
@@ -229,6 +229,8 @@ def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
     """Labels to the right of where lines end, at x, y and in a colour; call it last of all."""
+    if not ends:
+        return
     axes.get_figure().draw_without_rendering()  # only then it is known how tall the axes is
     box, dpi = axes.get_window_extent(), axes.get_figure().dpi
     to_axes = axes.transData + axes.transAxes.inverted()

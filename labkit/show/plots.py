@@ -239,7 +239,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     tidy(axes, xlabel=noun, ylabel=f"wrong answers, {SPLITS[split]} images (%)")
     axes.set_xticks(range(11), [*map(str, range(10)), "total"])
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)  # for no mistake at all has a place
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.4 * max(np.nanmax(line.get_ydata()) for line in axes.lines) or 1)
     axes.yaxis.set_major_locator(FixedLocator([0, *_bounds(100)[1:], 0.1, 0.2]))
     axes.yaxis.set_major_formatter(PLAIN)
     axes.grid(False, axis="x")
@@ -247,7 +247,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
         axes.axvline(edge + 0.5, color=GRID, lw=0.7, zorder=0)
     legend_above(figure, ncols=3)
     kind = f"Error of every {noun} on the {SPLITS[split]} images, by setting"
-    note = "recalibrated; bar: mean of the seeds"
+    note = "recalibrated; bar: mean of the seeds; log axis above 0.1\u00a0%"
     return figure.described(f"{kind}. {'; '.join(said)}.", note, left_out(runs))
 
 

@@ -123,6 +123,8 @@ def _over_training(
     for axes, (title, lines) in zip(parts, wanted.items(), strict=True):
         courses = []
         for label, (updates, values), style in styled(lines, "marker"):
+            if np.isnan(values).all():
+                continue
             axes.plot(updates + 1, values, label=label, lw=1.5, ms=4, markevery=0.07, **style)
             if np.isfinite(values).all():
                 courses.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
