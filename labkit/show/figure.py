@@ -11,7 +11,7 @@ import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from scipy.optimize import isotonic_regression
 
 from labkit.core.words import minus, sentence
@@ -22,33 +22,12 @@ from labkit.store.run import Run
 #: The colours of figures, which a page may define anew as CSS variables of these names: the light
 #: ones are drawn, and are what shows where there is no page. `c0` to `c6` tell settings apart, also
 #: for the colour-blind; in a grey print markers and line styles do.
+_NAMES = ("paper", "ink", "soft", "grid", *(f"c{n}" for n in range(7)))
+_LIGHT = "#ffffff #222222 #5a6169 #e4e4e4 #00589c #d95f02 #007a5a #b0308a #6f4fc4 #7d7d7d #6b4700"
+_DARK = "#14181d #e8eaed #a9b1ba #343b44 #62b0f0 #ff9040 #35c995 #f48ad0 #b3a0ff #a6a6a6 #d8b162"
 THEMES: dict[str, dict[str, str]] = {
-    "light": {
-        "paper": "#ffffff",
-        "ink": "#222222",
-        "soft": "#5a6169",
-        "grid": "#e4e4e4",
-        "c0": "#00589c",
-        "c1": "#d95f02",
-        "c2": "#007a5a",
-        "c3": "#b0308a",
-        "c4": "#6f4fc4",
-        "c5": "#7d7d7d",
-        "c6": "#6b4700",
-    },
-    "dark": {
-        "paper": "#14181d",
-        "ink": "#e8eaed",
-        "soft": "#a9b1ba",
-        "grid": "#343b44",
-        "c0": "#62b0f0",
-        "c1": "#ff9040",
-        "c2": "#35c995",
-        "c3": "#f48ad0",
-        "c4": "#b3a0ff",
-        "c5": "#a6a6a6",
-        "c6": "#d8b162",
-    },
+    theme: dict(zip(_NAMES, colors.split(), strict=True))
+    for theme, colors in (("light", _LIGHT), ("dark", _DARK))
 }
 PAPER, INK, SOFT, GRID, *COLORS = THEMES["light"].values()
 #: Black is matplotlib's default for ink.
@@ -64,12 +43,6 @@ DASHED = (0, (4, 2))
 #: How the original is drawn everywhere.
 THEIRS: dict[str, Any] = {"color": INK, "marker": "D", "mfc": PAPER, "ms": 5, "label": "original"}
 WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
-PLAIN, THOUSANDS = (
-    # 0.05, not 5 × 10⁻²
-    FuncFormatter(lambda value, _: np.format_float_positional(float(f"{value:.6g}"), trim="-")),
-    FuncFormatter(lambda value, _: f"{value:,.0f}"),
-)
-
 T = TypeVar("T")
 
 
@@ -95,9 +68,9 @@ class Figure(matplotlib.figure.Figure):
         variables; black is ink, which the others inherit.
         """
         drawn = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "labkit"}):
-            self.savefig(drawn, format="svg", metadata=nothing)
+            self.savefig(drawn, format="svg", metadata=none)
         body = drawn.getvalue().partition("</defs>")[2]  # what is before says how lines join
         used = set(re.findall(r"#([\w-]+)[\")]", body))
         body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
@@ -187,14 +160,22 @@ def tidy(axes: Axes, title: str = "", **labels: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def plain_log(axes: Axes) -> None:
-    """A log axis upwards with plain numbers on it; call it once everything is drawn."""
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    steps = range(1, 10) if high / low < 5 else (1, 2, 5) if high / low < 200 else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def plain(value: float, _: object = None) -> str:
+    """A number on an axis: 10,000, and 0.05, not 5 × 10⁻²."""
+    digits = np.format_float_positional(float(f"{value:.6g}"), trim="-")
+    return minus(f"{value:,.0f}" if abs(value) >= 1000 else digits)
+
+
+def plain_log(axes: Axes, which: str = "y") -> None:
+    """Log axes (y, x or xy) with plain numbers on them; call it once everything is drawn."""
+    for name in which:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        low, high = axis.get_view_interval()
+        steps = range(1, 10) if high / low < 5 else (1, 2, 5) if high / low < 200 else (1,)
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(plain)
+        axis.set_minor_formatter(NullFormatter())
 
 
 def against_epochs(axes: Axes, title: str, **labels: Any) -> None:

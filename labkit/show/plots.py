@@ -11,11 +11,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from labkit.core.config import Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
-from labkit.core.words import SPLITS, minus, number, percent, plural
+from labkit.core.words import SPLITS, number, percent, plural
 from labkit.judge import landscape as surroundings
 from labkit.judge import original, recipes, stats
 from labkit.show.figure import (
@@ -24,7 +24,6 @@ from labkit.show.figure import (
     GRID,
     INK,
     PAPER,
-    PLAIN,
     SOFT,
     THEIRS,
     Figure,
@@ -35,6 +34,7 @@ from labkit.show.figure import (
     multiples,
     nothing,
     panels,
+    plain,
     plain_log,
     styled,
     tidy,
@@ -91,14 +91,12 @@ def loss_by_iteration(runs: Runs) -> Figure:
         end = ", diverged" if lost else ""
         axes.fill_between(found["epoch"], found[0.1], found[0.9], alpha=0.25, lw=0, **style)
         axes.plot(found["epoch"], found[0.5], lw=1.7, **style)
-        if lost and len(found):
-            axes.plot(found["epoch"].iloc[-1:], found[0.5].iloc[-1:], "x", ms=10, mew=2.5, **style)
-        plain_log(axes)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(PLAIN)
+        if lost:
+            axes.plot("epoch", 0.5, "x", data=found[-1:], ms=10, mew=2.5, **style)
+        plain_log(axes, "xy")
         tidy(axes, with_n(label, group) + end)
-        first, last = found[0.5].iloc[[0, -1]] if len(found) else (np.nan, np.nan)
-        course = f"goes from {first:.3g} to {last:.3g}" if len(found) else "has no loss"
+        ends = [f"{loss:.3g}" for loss in found[0.5].iloc[:: max(len(found) - 1, 1)]]
+        course = f"goes from {ends[0]} to {ends[-1]}" if ends else "has no loss"
         said.append(f"{with_n(label, group)} {course}{end}")
     return figure.described(
         "Line charts of the training loss of batches by epochs, log axes, a panel per setting. The "
@@ -117,28 +115,24 @@ def loss_by_epoch(runs: Runs) -> Figure:
     for label, group, style in styled(runs, "marker"):
         losses, color = np.array([run.history["loss"] for run in group]), style["color"]
         mean, last = losses.mean(0), losses.shape[1] - 1
-        end = " (diverged)" if divergences({label: group}) else ""
         axes.plot(losses.T, color=color, lw=0.8, alpha=0.6)
         axes.plot(mean, lw=2, ms=6, label=label, **style)
-        shown = np.flatnonzero(np.isfinite(mean))
-        if len(shown):
-            ends[with_n(label, group) + end] = last, mean[shown[-1]], color
-        elif end:
-            axes.plot([], [], label=label + end, **style)
-        said.append(f"{label} diverges" if end else f"{label} ends at {mean[-1]:.3g}")
+        if np.isfinite(mean[last]):
+            ends[with_n(label, group)] = last, mean[last], color
+        course = f"ends at {mean[last]:.3g}" if np.isfinite(mean[last]) else "diverges"
+        said.append(f"{with_n(label, group)} {course}")
         if section := original.section_of(group[0].config):
             dashed = THEIRS | {"marker": style["marker"], "ls": DASHED, "lw": 1}
-            name = f"{label}, original"
-            axes.plot(section.epoch_loss, **dashed | {"label": name})
-            ends[name] = len(section.epoch_loss) - 1, section.epoch_loss[-1], INK
+            axes.plot(section.epoch_loss, **dashed)
+            ends[f"{label}, original"] = len(section.epoch_loss) - 1, section.epoch_loss[-1], INK
             said.append(f"its original at {section.epoch_loss[-1]:.3g}")
     labels = {"xlabel": "epoch", "ylabel": "mean loss of the epoch (nats)"}
     against_epochs(axes, "Thick: mean of the seeds, thin: each, dashed: the original", **labels)
     label_ends(axes, ends)
-    counts = ", ".join(with_n(label, group) for label, group in runs.items())
     return figure.described(
-        f"Line chart of the mean training loss by epoch on a log axis of {counts}, the original's "
-        f"values on full MNIST dashed: {'; '.join(said)} nats."
+        "Line chart of the mean training loss by epoch on a log axis, the original's values on "
+        f"full MNIST dashed: {'; '.join(said)} nats.",
+        divergences(runs),
     )
 
 
@@ -189,8 +183,8 @@ def iterations(runs: Sequence[Run]) -> Figure:
         kept = [run.iteration_loss[log.epoch] for run in alike if run.config.epochs > log.epoch]
         if ours := [losses[places] for losses in kept if len(losses) > places[-1]]:
             low, high = np.min(ours, axis=0), np.max(ours, axis=0)
-            name = with_n("here, a dot per seed", ours)
-            axes.plot(np.tile(places, len(ours)), np.ravel(ours), "o", label=name, **dots)
+            dots["label"] = with_n("here, a dot per seed", ours)
+            axes.plot(np.tile(places, len(ours)), np.ravel(ours), "o", **dots)
             inside = (low <= log.losses) & (log.losses <= high)
             said.append(f"{inside.sum()} of {len(places)} in epoch {log.epoch}")
         axes.plot(places, log.losses, lw=1.2, **THEIRS | {"ms": 3.5})
@@ -241,7 +235,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)  # for no mistake at all has a place
     axes.set_ylim(0, 1.4 * max(np.nanmax(line.get_ydata()) for line in axes.lines) or 1)
     axes.yaxis.set_major_locator(FixedLocator([0, *_bounds(100)[1:], 0.1, 0.2]))
-    axes.yaxis.set_major_formatter(PLAIN)
+    axes.yaxis.set_major_formatter(plain)
     axes.grid(False, axis="x")
     for edge in range(10):
         axes.axvline(edge + 0.5, color=GRID, lw=0.7, zorder=0)
@@ -270,9 +264,8 @@ def _heatmap(
 def _colour_bar(parts: Sequence[Axes], bounds: Sequence[float], label: str) -> None:
     """What the colours of heatmaps mean, below them."""
     look = {"location": "bottom", "aspect": 45, "pad": 0.03, "ticks": bounds}
-    shades = parts[0].collections[0]
-    bar = parts[0].get_figure().colorbar(shades, ax=list(parts), label=label, **look)
-    bar.ax.xaxis.set_major_formatter(lambda value, _: minus(f"{value:g}"))
+    shades, figure = parts[0].collections[0], parts[0].get_figure()
+    bar = figure.colorbar(shades, ax=list(parts), label=label, format=plain, **look)
     bar.ax.tick_params(labelsize=9.5)
     bar.outline.set_visible(False)
 
@@ -303,20 +296,18 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
         _heatmap(axes, mistakes, np.vectorize(_brief)(mistakes), noun, bounds, "YlOrBr")
         for place, (right, size) in enumerate(zip(np.diag(counts), counts.sum(1), strict=True)):
             axes.add_patch(Rectangle((place, place), 1, 1, fc="#dfe3e8", ec="#dddddd", lw=0.6))
-            share = number(100 * right / size, 1) if size else "–"
-            shown = "100" if size and right == size else share
+            share = f"{100 * right / size:.1f}".replace("100.0", "100") if size else "–"
             middle = (place + 0.5, place + 0.5)
-            axes.annotate(shown, middle, ha="center", va="center", color="#111111")
+            axes.annotate(share, middle, ha="center", va="center", color="#111111")
         asked = counts.sum() / len(group)
         found = f"{with_n(label, group)}: {_brief(mistakes.sum()) or 0} of {asked:,.0f} wrong"
         axes.set_title(found, loc="left", size=10.5)
         true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
         most = f"most often {true} taken for {taken} ({_brief(mistakes.max())})"
         said.append(f"{found}, {most if mistakes.any() else 'none'}")
-    images = f"{SPLITS[split]} images"
-    _colour_bar(parts, bounds, f"mistakes per run, {images}")
+    _colour_bar(parts, bounds, f"mistakes per run, {SPLITS[split]} images")
     diagonal = f"recalibrated; grey diagonal: accuracy of the {noun} in\u00a0%"
-    alt = f"Confusion heatmaps of the {images}, mistakes per run. {'; '.join(said)}."
+    alt = f"Confusion heatmaps, mistakes per run, {SPLITS[split]} images. {'; '.join(said)}."
     return figure.described(alt, diagonal, left_out(runs))
 
 
@@ -365,7 +356,8 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
     if not answered(runs):
         return _nothing("Calibration", runs)
     figure, (axes,) = panels(4.2)
-    said, across, up, least = [], [], [], 1e-4
+    said, bars, least = [], [], 1e-4
+    axes.set(xscale="log", yscale="log")
     for label, group, style in _answered(runs):
         unsure = 1 - np.array([run.confidence() for run in group], dtype=float)
         wrong = np.array([~run.right() for run in group], dtype=float)
@@ -376,31 +368,25 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
         x, y, low, high = _calibrated(unsure, wrong, fewest)
         x, some, color = np.maximum(x, least), y > 0, style["color"]
         axes.plot(x[some], y[some], lw=1.6, label=with_n(label, group), **style)
-        axes.vlines(x[some], low[some], high[some], color=color, lw=1, alpha=0.6)
         axes.plot(x[~some], high[~some], "v", color=color, mfc=PAPER, ms=7)
-        across, up = [*across, *x], [*up, *y[some], *high, *low[low > 1e-6]]
-    left, right, bottom, top = (
-        end(of) * by for of in (across, up) for end, by in ((min, 1 / 1.5), (max, 1.5))
-    )
-    if any(line.get_marker() == "v" and line.get_xdata().size for line in axes.lines):
-        axes.plot([], [], "v", color=INK, mfc=PAPER, ms=7, label="no mistake: upper bound")
-    ends = [min(left, bottom), max(right, top)]
+        axes.plot(x[some], high[some], alpha=0)  # only for the limits
+        bars.append((x[some], low[some], high[some], color))
+    axes.margins(0.08)
+    plain_log(axes, "xy")
+    axes.autoscale(False)  # a bar may start at no mistake at all, which has no place here
+    for *bar, color in bars:
+        axes.vlines(*bar, color=color, lw=1, alpha=0.6)
+    ends = [axes.viewLim.min.min(), axes.viewLim.max.max()]
     axes.plot(ends, ends, color=INK, ls=DASHED, lw=1, label="as often wrong as it expects")
-    # A bar may start at no mistake at all, which has no place here.
-    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PLAIN)
-        axis.set_minor_formatter(NullFormatter())
-    title = "Above the dashed line: too sure"
+    axes.plot([], [], "v", color=INK, mfc=PAPER, ms=7, label="no mistake: upper bound")
     labels = {"xlabel": "expected to be wrong: 100 % − confidence (%)", "ylabel": "wrong (%)"}
-    tidy(axes, title, **labels)
+    tidy(axes, "Above the dashed line: too sure", **labels)
     legend_above(figure, ncols=2)
     alt = (
         "Line chart of the share of wrong test answers against the share that the network expects "
         f"by its confidence, recalibrated, log axes. {'; '.join(said)}."
     )
-    clipped = f"expected below {least:g}\u00a0%: drawn there" if min(across) == least else ""
-    return figure.described(alt, clipped, left_out(runs))
+    return figure.described(alt, f"expected below {least:g}\u00a0%: drawn there", left_out(runs))
 
 
 def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.ndarray, ...]:
@@ -466,30 +452,25 @@ def recipe_distances(runs: Runs) -> Figure:
     found = recipes.distances(runs).dropna(subset="all")
     if found.empty:
         return nothing("Distances of the recipes: no recipe has all curves.")
-    names = [textwrap.fill(name, 34) for name in found.index]
-    heights = np.array([max(1.25, 0.75 * (1 + name.count("\n"))) for name in names])
-    places = np.cumsum(heights) - heights / 2
-    figure, (axes,) = panels(0.9 + 0.22 * heights.sum())
-    factors = np.exp(found[["all", "low", "high"]].to_numpy())
-    usual = found.index == recipes.name(Config())
-    axes.hlines(places, factors[:, 1], factors[:, 2], color=COLORS[0], lw=3, alpha=0.4)
-    for chosen, marker, label in ((~usual, "o", "recipe"), (usual, "s", "the default")):
-        look = {"color": COLORS[1 if marker == "s" else 0], "ls": "", "ms": 7, "label": label}
-        axes.plot(factors[chosen, 0], places[chosen], marker, **look)
-    for factor, place in zip(factors, places, strict=True):
+    figure, (axes,) = panels(0.8 + 0.34 * len(found))
+    said, names = [], []
+    for place, (name, row) in enumerate(found.iterrows()):
+        factor, low, high = np.exp(row[["all", "low", "high"]].astype(float))
+        usual = name == recipes.name(Config())
+        names.append(textwrap.fill(f"{name} (default)" if usual else name, 46))
+        color = COLORS[int(usual)]
+        axes.hlines(place, low, high, color=color, lw=3, alpha=0.4)
+        axes.plot(factor, place, "s" if usual else "o", color=color, ms=7)
         beside = {"textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{factor[0]:.2f}", (factor[2], place), (8, 0), **beside)
-    tidy(axes, xlabel="losses off the original's by a factor of (log axis; 1: the same)")
-    axes.set(xscale="log", ylim=(heights.sum(), 0), xlim=(1, factors.max() * 1.25))
-    axes.set_yticks(places, names)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
-    axes.xaxis.set_major_formatter(PLAIN)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    legend_above(figure)
-    said = "; ".join(f"{name} {factor:.2f}" for name, factor in np.exp(found["all"]).items())
+        axes.annotate(f"{factor:.2f}", (high, place), (8, 0), **beside)
+        said.append(f"{name} {factor:.2f}")
+    tidy(axes, xlabel="factor between the losses (log axis; 1: the same)")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(1, 1.3 * np.exp(found["high"].max())))
+    plain_log(axes, "x")
     return figure.described(
         "Dot plot of the factor by which each recipe's training losses are typically off the "
-        f"original's, log axis, nearest first: {said}.",
+        f"original's, log axis, nearest first: {'; '.join(said)}.",
         f"runs per recipe and curve: {_counts(found['n'])}",
         "line: from the lowest to the highest seed" * bool(found["n"].max() > 1),
     )
@@ -536,9 +517,7 @@ def landscape(runs: Runs, field: str) -> Figure:
         (losses, "Training loss", f"mean loss of epoch {epoch} (nats)"),
         (errors, "Test error, recalibrated", f"error after {plural(epoch + 1, 'epoch')} (%)"),
     ):
-        plain_log(axes)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(PLAIN)
+        plain_log(axes, "xy")
         for value in theirs:
             axes.axvline(value, color=INK, lw=0.8, ls=DASHED, zorder=0)
         tidy(axes, title, xlabel=surroundings.NAMES[field], ylabel=unit)
@@ -570,9 +549,8 @@ def hardest(runs: Runs, images: np.ndarray | None, most: int = 16) -> Figure:
 def mistakes(run: Run, images: np.ndarray | None, most: int = 16) -> Figure:
     """The mistakes that the network was surest of, recalibrated, with what it saw.
 
-    Args:
-        images: the test images of the run's dataset in their order, uint8 `[n, 28, 28]`;
-            None where they are not at hand, which the figure then says in their place.
+    `images` are the test images of the run's dataset in their order, uint8 `[n, 28, 28]`; None
+    where they are not at hand, which the figure then says in their place.
 
     Raises:
         ValueError: the images are not as many as the run's test answers.
@@ -582,13 +560,10 @@ def mistakes(run: Run, images: np.ndarray | None, most: int = 16) -> Figure:
         return nothing("The surest mistakes: no recalibrated answers.", {setting: [run]})
     wrong, confidence = np.flatnonzero(~run.right()), run.confidence()
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    words = {
-        int(i): (
-            f"{run.test_labels[i]} → {run.predicted()[i]}",
-            f"{100 * confidence[i]:.1f} %\nno. {i}",
-        )
-        for i in chosen
-    }
+    words = {}
+    for i in map(int, chosen):
+        above = f"{run.test_labels[i]} → {run.predicted()[i]}"
+        words[i] = above, f"{100 * confidence[i]:.1f} %\nno. {i}"
     many = f"The {len(chosen)} surest of {plural(len(wrong), 'mistake')}"
     title = f"{many}, recalibrated (seed {run.config.seed}): true → taken for"
     return _gallery([run], images, words, title)

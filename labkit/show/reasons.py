@@ -16,12 +16,11 @@ from labkit.core.words import number, plural
 from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
     DASHED,
-    PLAIN,
-    THOUSANDS,
     Figure,
     legend_above,
     nothing,
     panels,
+    plain,
     plain_log,
     styled,
     tidy,
@@ -129,10 +128,8 @@ def _over_training(
             if np.isfinite(values).all():
                 courses.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
         said.append(f"{title}: {', '.join(courses)}")
-        plain_log(axes)
+        plain_log(axes, "xy")
         tidy(axes, title, xlabel="update (the first is 1)")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(THOUSANDS)
     for axes, unit in zip(parts, units, strict=False):
         axes.set_ylabel(unit)
     legend_above(figure)
@@ -392,7 +389,7 @@ def progress(runs: Runs) -> Figure:
         plain_log(axes)
         tidy(axes, xlabel=unit, xlim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(3))
-        axes.xaxis.set_major_formatter(THOUSANDS)
+        axes.xaxis.set_major_formatter(plain)
     parts[0].set_ylabel("loss of a batch (nats)")
     legend_above(figure)
     return figure.described(
@@ -456,12 +453,9 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         known = [scale for scale in scales if np.isfinite(scale)]
         span = f"{min(known):,.0f} to {max(known):,.0f} images" if known else "hidden by the noise"
         said.append(f"{label} {span}")
-    plain_log(axes)
+    plain_log(axes, "xy")
     title = "Noise scale during training; dashed: the batch size used"
     tidy(axes, title, xlabel="epochs done", ylabel="gradient noise scale (images)")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_major_formatter(THOUSANDS)
     legend_above(figure)
     return figure.described(f"Line chart of the gradient noise scale, log axes: {'; '.join(said)}.")
 
