@@ -291,9 +291,10 @@ def test_confusion_writes_every_mistake_and_leaves_zeros_blank():
     assert len([t for t in texts if t]) == 12
 
 
-def test_smooth_is_a_centred_mean():
+def test_smoothed_losses_are_a_centred_mean_over_a_quarter_of_an_epoch():
     values = np.array([0.0, 3.0, 6.0, 9.0, 12.0])
-    assert reasons.smooth(values, 3).tolist() == [1.5, 3, 6, 9, 10.5]
+    assert reasons.smoothed(values[None]).tolist() == [1.5, 3, 6, 9, 10.5]
+    assert reasons.smoothed(np.arange(40.0)[None])[20] == np.mean(range(15, 25))
 
 
 def test_mistakes_shows_the_surest_first():

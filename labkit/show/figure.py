@@ -62,11 +62,8 @@ class Figure(matplotlib.figure.Figure):
         return self
 
     def svg(self) -> str:
-        """The figure as an SVG element that can stand on a page beside others.
-
-        The same data give the same bytes. Texts stay texts, and the colours of `THEMES` are CSS
-        variables; black is ink, which the others inherit.
-        """
+        """The figure as an SVG element that can stand on a page beside others: the same bytes from
+        the same data, with texts as text and the colours of `THEMES` as CSS variables."""
         drawn = io.StringIO()
         none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "labkit"}):
@@ -108,10 +105,7 @@ def panels(
 ) -> tuple[Figure, np.ndarray]:
     """A figure of that height in inches and its axes, `[rows * columns]`; `options` as subplots."""
     figure = blank(height)
-    parts = figure.subplots(rows, columns, squeeze=False, **options).ravel()
-    for axes in parts:
-        axes.tick_params(labelsize=9.5)
-    return figure, parts
+    return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
 
 
 def multiples(count: int, height: float, xlabel: str, ylabel: str) -> tuple[Figure, np.ndarray]:
@@ -120,6 +114,7 @@ def multiples(count: int, height: float, xlabel: str, ylabel: str) -> tuple[Figu
     columns = min(count, 3)
     rows = -(-count // columns)
     figure, parts = panels(0.7 + height * rows, rows, columns, sharex=True, sharey=True)
+    figure.get_layout_engine().set(wspace=0.08)  # numbers at the ends of axes stay apart
     for place, axes in enumerate(parts):
         axes.set(xlabel=xlabel * (place + columns >= count), visible=place < count)
         axes.xaxis.set_tick_params(labelbottom=place + columns >= count)
@@ -137,10 +132,8 @@ def nothing(words: str, runs: Runs | None = None) -> Figure:
 
 
 def styled(groups: Mapping[str, T], *channels: str) -> Iterator[tuple[str, T, dict[str, Any]]]:
-    """Each label and group with its colour and, of `CYCLES`, the other `channels`, as keywords.
-
-    They go by the place among the groups: leave runs out afterwards, and figures stay alike.
-    """
+    """Each label and group with its colour and, of `CYCLES`, the other `channels`, as keywords, by
+    the place among the groups: leave runs out afterwards, and figures stay alike."""
     for index, (label, group) in enumerate(groups.items()):
         cycles = {channel: CYCLES[channel] for channel in ("color", *channels)}
         yield label, group, {name: cycle[index % len(cycle)] for name, cycle in cycles.items()}
@@ -188,11 +181,8 @@ def against_epochs(axes: Axes, title: str, **labels: Any) -> None:
 
 def legend_above(figure: Figure, **options: Any) -> None:
     """A legend above all axes, where it hides nothing, of what their lines are called."""
-    found = {}
-    for axes in figure.axes:
-        found |= {
-            label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
+    named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    found = {label: handle for pairs in named for handle, label in pairs}
     found = dict(sorted(found.items(), key=lambda item: item[0] == THEIRS["label"]))  # ours first
     options = {"loc": "outside upper left", "frameon": False, "ncols": len(found)} | options
     figure.legend(found.values(), found, borderpad=0, columnspacing=1.2, **options)

@@ -139,18 +139,15 @@ def loss_by_epoch(runs: Runs) -> Figure:
 @remakable
 def accuracy_by_epoch(runs: Runs) -> Figure:
     """Error (100 % − accuracy) on both splits after each epoch, log axis, a panel per setting, a
-    line per seed: the mean of seeds that jump at different times is no run's course.
-
-    The dotted test error by running averages shows what their lag costs.
-    """
+    line per seed, since the mean of seeds that jump at different times is no run's course. Dotted,
+    the test error by running averages shows what their lag costs."""
     looks: dict[tuple[str, str], dict[str, Any]] = {
         ("test", RECALIBRATED): {"ls": "-", "lw": 1.7},
         ("train", RECALIBRATED): {"ls": DASHED, "lw": 1.1},
         ("test", RUNNING): {"ls": (0, (1, 1.2)), "lw": 1.3, "color": SOFT},
     }
     names = {kind: f"{SPLITS[kind[0]]}, {NAMES[kind[1]]}" for kind in looks}
-    drawn = list(_answered(runs))
-    if not drawn:
+    if not (drawn := list(_answered(runs))):
         return _nothing("Error on both splits by epoch", runs)
     figure, parts = multiples(len(drawn), 2.5, "after epoch", "wrong answers (%)")
     said = []
@@ -203,11 +200,8 @@ def iterations(runs: Sequence[Run]) -> Figure:
 @remakable
 def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     """Error (100 % − accuracy) of every class, recalibrated: a dot per seed, a bar at their mean,
-    an open diamond for the original.
-
-    What running averages give says more about their lag than about a class, and lies far off
-    where it differs: its total is in the alt text alone.
-    """
+    a diamond for the original. By running averages, whose lag says little of a class, only the alt
+    text has the total."""
     noun, drawn = class_noun(next(iter(runs.values()))[0]), list(_answered(runs))
     if not drawn:
         return _nothing(f"Error of every {noun}", runs)
@@ -217,8 +211,8 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
         wrong, averaged = (100 - shares(group, split, kind).to_numpy() for kind in STATISTICS)
         mean, averaged = wrong.mean(0), averaged.mean(0)
         places = np.arange(len(mean)) + (index - (len(drawn) - 1) / 2) * step
-        ends = {"color": style["color"], "lw": 2.5}
-        axes.hlines(mean, places - 0.35 * step, places + 0.35 * step, **ends)
+        side = 0.35 * step
+        axes.hlines(mean, places - side, places + side, color=style["color"], lw=2.5)
         dots = style | {"ls": "", "ms": 4, "alpha": 0.7, "label": with_n(label, group)}
         axes.plot(np.tile(places, len(wrong)), wrong.ravel(), **dots)
         worst = int(np.nanargmax(mean[:-1]))
@@ -246,17 +240,17 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
 
 
 def _heatmap(
-    axes: Axes, values: np.ndarray, texts: np.ndarray, noun: str, bounds: Sequence[float], cmap: str
+    axes: Axes, values: np.ndarray, noun: str, bounds: Sequence[float], cmap: str, sign: str = ""
 ) -> None:
-    """A number for every true and predicted class as text, in the colour of its place between
-    `bounds`; the same on light and on dark pages, and so are the letters on it."""
+    """A number for every true and predicted class, in the colour of its place between `bounds`:
+    the same on light and on dark pages, and so are the letters on it."""
     norm, grid = BoundaryNorm(bounds, 256), {"linewidths": 0.6, "linecolor": "#dddddd"}
     sns.heatmap(values, norm=norm, cmap=cmap, cbar=False, ax=axes, **grid)
-    for (row, column), text in np.ndenumerate(texts):
-        red, green, blue, _ = axes.collections[0].cmap(norm(values[row, column]))
-        dark = 0.21 * red**2.2 + 0.72 * green**2.2 + 0.07 * blue**2.2 < 0.18
+    for (row, column), value in np.ndenumerate(values):
+        cell = np.array(axes.collections[0].cmap(norm(value))[:3])
+        dark = cell**2.2 @ (0.21, 0.72, 0.07) < 0.18
         letters = {"color": "#fefefe" if dark else "#111111", "ha": "center", "va": "center"}
-        axes.text(column + 0.5, row + 0.5, text, **letters)
+        axes.text(column + 0.5, row + 0.5, _brief(value, sign), **letters)
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
 
@@ -266,7 +260,6 @@ def _colour_bar(parts: Sequence[Axes], bounds: Sequence[float], label: str) -> N
     look = {"location": "bottom", "aspect": 45, "pad": 0.03, "ticks": bounds}
     shades, figure = parts[0].collections[0], parts[0].get_figure()
     bar = figure.colorbar(shades, ax=list(parts), label=label, format=plain, **look)
-    bar.ax.tick_params(labelsize=9.5)
     bar.outline.set_visible(False)
 
 
@@ -278,11 +271,9 @@ def _bounds(worst: float) -> list[float]:
 
 @remakable
 def confusion(runs: Runs, split: str = "test") -> Figure:
-    """Mistakes per run, recalibrated, as heatmaps on one scale of colours, one per setting.
-
-    Only mistakes are coloured: beside the diagonal they would all look empty. The diagonal holds
-    the accuracy of the class in percent. Zeros are left blank.
-    """
+    """Mistakes per run, recalibrated, as heatmaps on one scale of colours, one per setting. The
+    diagonal holds the accuracy of the class in percent, without colour, beside which all others
+    would look empty."""
     noun, kept = class_noun(next(iter(runs.values()))[0]), answered(runs)
     if not kept:
         return _nothing("Confusion heatmap", runs)
@@ -293,7 +284,7 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
     said = []
     for axes, (label, group) in zip(parts, kept.items(), strict=True):
         counts, mistakes = totals[label], wrong[label]
-        _heatmap(axes, mistakes, np.vectorize(_brief)(mistakes), noun, bounds, "YlOrBr")
+        _heatmap(axes, mistakes, noun, bounds, "YlOrBr")
         for place, (right, size) in enumerate(zip(np.diag(counts), counts.sum(1), strict=True)):
             axes.add_patch(Rectangle((place, place), 1, 1, fc="#dfe3e8", ec="#dddddd", lw=0.6))
             share = f"{100 * right / size:.1f}".replace("100.0", "100") if size else "–"
@@ -311,9 +302,10 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
     return figure.described(alt, diagonal, left_out(runs))
 
 
-def _brief(value: float) -> str:
+def _brief(value: float, sign: str = "") -> str:
     """A mean count, with a decimal where that tells something; "" for zero."""
-    return number(value, int(value < 9.95 and value % 1 > 0)) if value else ""
+    few = abs(value) < 9.95 and value % 1 > 0
+    return number(value, int(few), sign) if abs(value) >= 0.05 else ""
 
 
 @remakable
@@ -326,21 +318,20 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     (first, base), (second, other) = pair
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
-    texts = [[number(d, 1, "+") if abs(d) >= 0.05 else "" for d in row] for row in difference]
     above = _bounds(np.abs(difference).max())[1:]
     bounds = [*(-bound for bound in reversed(above)), *above]
     figure, parts = panels(4)
-    _heatmap(parts[0], difference, np.array(texts), noun, bounds, "RdBu_r")
+    _heatmap(parts[0], difference, noun, bounds, "RdBu_r", "+")
     _colour_bar(parts, bounds, f"more or fewer {SPLITS[split]} mistakes per run, recalibrated")
     title = f"{with_n(second, other)} minus {with_n(first, base)}"
     parts[0].set_title(title, loc="left", size=10.5)
     true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
-    alt = (
+    return figure.described(
         f"Heatmap of the {SPLITS[split]} mistakes per run, recalibrated, of {second} minus those "
         f"of {first} (n = {len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for "
-        f"{true} taken for {answer}, {difference[true, answer]:+.1f}."
+        f"{true} taken for {answer}, {difference[true, answer]:+.1f}.",
+        left_out(runs),
     )
-    return figure.described(alt, left_out(runs))
 
 
 @remakable
@@ -349,9 +340,8 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
 
     A run's test answers, recalibrated, are put in order of confidence. The surer half is the first
     point, the surer half of the others the second, and so on down to `fewest` answers. Points are
-    means over the seeds, bars their range; with one seed 95 % Wilson intervals. A point without a
-    mistake has no place on a log axis and is shown by that interval's upper end, as an open
-    triangle.
+    means over the seeds, bars their range; with one seed 95 % Wilson intervals, whose upper end
+    stands, as an open triangle, for a point without a mistake.
     """
     if not answered(runs):
         return _nothing("Calibration", runs)
@@ -368,7 +358,9 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
         x, y, low, high = _calibrated(unsure, wrong, fewest)
         x, some, color = np.maximum(x, least), y > 0, style["color"]
         axes.plot(x[some], y[some], lw=1.6, label=with_n(label, group), **style)
-        axes.plot(x[~some], high[~some], "v", color=color, mfc=PAPER, ms=7)
+        if not some.all():
+            bound = {"color": color, "mfc": PAPER, "ms": 7, "label": "no mistake: upper bound"}
+            axes.plot(x[~some], high[~some], "v", **bound)
         axes.plot(x[some], high[some], alpha=0)  # only for the limits
         bars.append((x[some], low[some], high[some], color))
     axes.margins(0.08)
@@ -378,15 +370,15 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
         axes.vlines(*bar, color=color, lw=1, alpha=0.6)
     ends = [axes.viewLim.min.min(), axes.viewLim.max.max()]
     axes.plot(ends, ends, color=INK, ls=DASHED, lw=1, label="as often wrong as it expects")
-    axes.plot([], [], "v", color=INK, mfc=PAPER, ms=7, label="no mistake: upper bound")
-    labels = {"xlabel": "expected to be wrong: 100 % − confidence (%)", "ylabel": "wrong (%)"}
-    tidy(axes, "Above the dashed line: too sure", **labels)
+    tidy(axes, "Above the dashed line: too sure", ylabel="wrong (%)")
+    axes.set_xlabel("expected to be wrong: 100 % − confidence (%)")
     legend_above(figure, ncols=2)
-    alt = (
+    return figure.described(
         "Line chart of the share of wrong test answers against the share that the network expects "
-        f"by its confidence, recalibrated, log axes. {'; '.join(said)}."
+        f"by its confidence, recalibrated, log axes. {'; '.join(said)}.",
+        f"expected below {least:g}\u00a0%: drawn there",
+        left_out(runs),
     )
-    return figure.described(alt, f"expected below {least:g}\u00a0%: drawn there", left_out(runs))
 
 
 def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.ndarray, ...]:
@@ -464,7 +456,7 @@ def recipe_distances(runs: Runs) -> Figure:
         beside = {"textcoords": "offset points", "va": "center"}
         axes.annotate(f"{factor:.2f}", (high, place), (8, 0), **beside)
         said.append(f"{name} {factor:.2f}")
-    tidy(axes, xlabel="factor between the losses (log axis; 1: the same)")
+    tidy(axes, xlabel="factor between losses (1: the same)")
     axes.set_yticks(range(len(names)), names)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(1, 1.3 * np.exp(found["high"].max())))
     plain_log(axes, "x")
@@ -550,29 +542,25 @@ def mistakes(run: Run, images: np.ndarray | None, most: int = 16) -> Figure:
     """The mistakes that the network was surest of, recalibrated, with what it saw.
 
     `images` are the test images of the run's dataset in their order, uint8 `[n, 28, 28]`; None
-    where they are not at hand, which the figure then says in their place.
-
-    Raises:
-        ValueError: the images are not as many as the run's test answers.
+    where they are not at hand, which the figure then says in their place. Other than as many as the
+    run has answers are a ValueError.
     """
     if not answering([run]):
-        setting = run.config.setting()
-        return nothing("The surest mistakes: no recalibrated answers.", {setting: [run]})
+        return _nothing("The surest mistakes", {run.config.setting(): [run]})
     wrong, confidence = np.flatnonzero(~run.right()), run.confidence()
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     words = {}
     for i in map(int, chosen):
         above = f"{run.test_labels[i]} → {run.predicted()[i]}"
         words[i] = above, f"{100 * confidence[i]:.1f} %\nno. {i}"
-    many = f"The {len(chosen)} surest of {plural(len(wrong), 'mistake')}"
-    title = f"{many}, recalibrated (seed {run.config.seed}): true → taken for"
-    return _gallery([run], images, words, title)
+    many = f"The {len(chosen)} surest of {plural(len(wrong), 'mistake')}, recalibrated"
+    return _gallery([run], images, words, f"{many} (seed {run.config.seed}): true → taken for")
 
 
 def _gallery(
     runs: Sequence[Run],
     images: np.ndarray | None,
-    words: dict[int, tuple[str, str]],
+    words: dict[int, Any],
     title: str,
     note: str = "",
 ) -> Figure:

@@ -17,6 +17,7 @@ from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
     DASHED,
     Figure,
+    label_ends,
     legend_above,
     nothing,
     panels,
@@ -101,11 +102,6 @@ def brief(value: float) -> str:
 def of_all(share: float) -> str:
     """A share, 0..1, in percent, briefly."""
     return f"{brief(100 * share)} %"
-
-
-def smooth(losses: np.ndarray, window: int) -> np.ndarray:
-    """Centred running mean of `losses` `[n]`; the window shrinks at both ends."""
-    return pd.Series(losses).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 def seeds(group: Sequence[Run]) -> str:
@@ -289,9 +285,8 @@ def steps(runs: Runs) -> Figure:
     found = _steps(runs)
     if not found:
         return nothing("Weight norm and relative update: " + UNMEASURED)
-    titles = ["Weights", "Relative update", "Dead channels"]
-    if not measured(runs, *STEPS, "dead"):
-        del titles[-1]
+    titles = ("Weights", "Relative update", "Dead channels")
+    titles = titles[: 2 + bool(measured(runs, *STEPS, "dead"))]
     wanted = {
         title: {
             with_n(label, group): (group[0].measure("update"), courses[place])
@@ -362,9 +357,11 @@ def _clock(group: Sequence[Run], done: int | np.ndarray) -> float | np.ndarray:
     return np.interp(done, ends, [0, *np.cumsum(seconds)])
 
 
-def _smoothed(losses: np.ndarray) -> np.ndarray:
-    """The running mean of batch losses `[epochs, updates]` over a quarter of an epoch."""
-    return smooth(losses.ravel(), max(3, losses.shape[1] // 4))
+def smoothed(losses: np.ndarray) -> np.ndarray:
+    """The centred running mean of batch losses `[epochs, updates]` over a quarter of an epoch; the
+    window shrinks at both ends."""
+    window = max(3, losses.shape[1] // 4)
+    return pd.Series(losses.ravel()).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 @remakable
@@ -378,12 +375,12 @@ def progress(runs: Runs) -> Figure:
     said = []
     for label, group, style in styled(found, "ls"):
         losses = np.median([run.iteration_loss for run in group], axis=0)
+        mean = smoothed(losses)
         done = np.arange(1, losses.size + 1)
         clock = _clock(group, done)
         shown = np.unique(np.linspace(0, losses.size - 1, 200).astype(int))  # the eye sees no more
         for axes, places in zip(parts, (done / losses.shape[1], done, clock), strict=True):
-            curve = places[shown], _smoothed(losses)[shown]
-            axes.plot(*curve, lw=1.7, label=with_n(label, group), **style)
+            axes.plot(places[shown], mean[shown], lw=1.7, label=with_n(label, group), **style)
         said.append(f"{label}: {losses.size:,} updates in {clock[-1]:,.0f} seconds")
     for axes, unit in zip(parts, ("epochs", "updates", "seconds of training"), strict=True):
         plain_log(axes)
@@ -405,7 +402,7 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
     for label, group in finite(runs).items():
         reached = []
         for run in group:
-            if (below := _smoothed(run.iteration_loss) <= loss).any():
+            if (below := smoothed(run.iteration_loss) <= loss).any():
                 done = int(below.argmax()) + 1
                 reached.append((done / run.iteration_loss.shape[1], done, _clock([run], done)))
         if not reached:
@@ -437,7 +434,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
     if not found:
         return nothing("The gradient noise scale: " + UNMEASURED)
     figure, (axes,) = panels(3.8)
-    said = []
+    said, ends = [], {}
     for label, group, style in styled(found, "marker"):
         updates, images = group[0].measure("update"), group[0].config.batch_size
         scales = [
@@ -446,10 +443,8 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         ]
         epochs = (updates + 1) / group[0].iteration_loss.shape[1]
         axes.plot(epochs, scales, lw=1.6, ms=4.5, label=with_n(label, group), **style)
-        color = style["color"]
-        axes.axhline(images, color=color, lw=1.2, ls=DASHED)
-        end = {"xy": (1.01, images), "xycoords": ("axes fraction", "data")}
-        axes.annotate(f"batch {images:,}", **end, color=color, va="center")
+        axes.axhline(images, color=style["color"], lw=1.2, ls=DASHED)
+        ends[f"batch {images:,}"] = epochs[-1], images, style["color"]
         known = [scale for scale in scales if np.isfinite(scale)]
         span = f"{min(known):,.0f} to {max(known):,.0f} images" if known else "hidden by the noise"
         said.append(f"{label} {span}")
@@ -457,6 +452,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
     title = "Noise scale during training; dashed: the batch size used"
     tidy(axes, title, xlabel="epochs done", ylabel="gradient noise scale (images)")
     legend_above(figure)
+    label_ends(axes, ends)
     return figure.described(f"Line chart of the gradient noise scale, log axes: {'; '.join(said)}.")
 
 
