@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.core.measures import NAMES, RUNNING
-from labkit.core.words import number, plural
+from labkit.core.words import plural
 from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
     DASHED,
@@ -95,18 +95,12 @@ def convolutions(group: Sequence[Run], name: str) -> np.ndarray:
 
 def brief(value: float) -> str:
     """A number with two digits that count, and no exponent."""
-    rounded = float(f"{value:.2g}")
-    return number(rounded) if abs(rounded) >= 10 else f"{rounded:.10f}".rstrip("0").rstrip(".")
+    return plain(float(f"{value:.2g}"))
 
 
 def of_all(share: float) -> str:
     """A share, 0..1, in percent, briefly."""
     return f"{brief(100 * share)} %"
-
-
-def seeds(group: Sequence[Run]) -> str:
-    """How many runs a number rests on."""
-    return f"n = {len(group)}"
 
 
 def _over_training(
@@ -160,12 +154,12 @@ def learning_words(runs: Runs) -> Text:
             lines.append(
                 f"**{label}:** {when} the gradient is largest in {most}, "
                 f"{brief(at[most] / at[least])} times that in {least}; the update changes {moved} "
-                f"most, by {of_all(moves[moved])} of its weights' norm ({seeds(group)})."
+                f"most, by {of_all(moves[moved])} of its weights' norm (n = {len(group)})."
             )
         course = convolutions(group, "relative_update")
         lines.append(
             f"**{label}:** over the training a convolution's relative update goes from "
-            f"{of_all(course[0])} to {of_all(course[-1])} (median, {seeds(group)})."
+            f"{of_all(course[0])} to {of_all(course[-1])} (median, n = {len(group)})."
         )
     return sentences(lines, runs, *names)
 
@@ -188,8 +182,8 @@ def lag(runs: Runs) -> Figure:
 def _first_and_last(
     found: Mapping[str, np.ndarray], layers: Sequence[str], title: str, unit: str, form: str
 ) -> Figure:
-    """A measure `[moments, layers]` at the two moments, by layer, a line per setting; its values
-    are written in the alt text as `form` says."""
+    """A measure `[moments, layers]` at the two moments, by layer, a line per setting; the alt text
+    has its values in the `form`."""
     figure, parts = panels(5.6, rows=2, sharex=True, sharey=True)
     said = []
     for axes, (when, moment) in zip(parts, MOMENTS.items(), strict=True):
@@ -249,7 +243,7 @@ def reaching_words(runs: Runs) -> Text:
         first = by_layer(group, "gradient_norm")[0]
         line = (
             f"**{label}:** before the first update the gradient of the first layer is "
-            f"{brief(first[0] / first[-1])} times that of the last ({seeds(group)})"
+            f"{brief(first[0] / first[-1])} times that of the last (n = {len(group)})"
         )
         for kind, what in INACTIVE.items():
             if measured({label: group}, kind):
@@ -312,7 +306,7 @@ def steps_words(runs: Runs) -> Text:
         lines.append(
             f"**{label}:** a convolution's weights grow to {brief(norm[-1] / norm[0])} times their "
             f"first norm; the relative update goes from {of_all(update[0])} to "
-            f"{of_all(update[-1])}{died} (median, {seeds(group)})."
+            f"{of_all(update[-1])}{died} (median, n = {len(group)})."
         )
     return sentences(lines, runs, *STEPS)
 
@@ -375,13 +369,12 @@ def progress(runs: Runs) -> Figure:
     said = []
     for label, group, style in styled(found, "ls"):
         losses = np.median([run.iteration_loss for run in group], axis=0)
-        mean = smoothed(losses)
-        done = np.arange(1, losses.size + 1)
-        clock = _clock(group, done)
+        mean, done = smoothed(losses), np.arange(1, losses.size + 1)
+        clock, name = _clock(group, done), with_n(label, group)
         shown = np.unique(np.linspace(0, losses.size - 1, 200).astype(int))  # the eye sees no more
         for axes, places in zip(parts, (done / losses.shape[1], done, clock), strict=True):
-            axes.plot(places[shown], mean[shown], lw=1.7, label=with_n(label, group), **style)
-        said.append(f"{label}: {losses.size:,} updates in {clock[-1]:,.0f} seconds")
+            axes.plot(places[shown], mean[shown], lw=1.7, label=name, **style)
+        said.append(f"{name}: {losses.size:,} updates in {clock[-1]:,.0f} seconds")
     for axes, unit in zip(parts, ("epochs", "updates", "seconds of training"), strict=True):
         plain_log(axes)
         tidy(axes, xlabel=unit, xlim=(0, None))
@@ -406,7 +399,7 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
                 done = int(below.argmax()) + 1
                 reached.append((done / run.iteration_loss.shape[1], done, _clock([run], done)))
         if not reached:
-            lines.append(f"**{label}:** never reaches {loss:g} nats ({seeds(group)}).")
+            lines.append(f"**{label}:** never reaches {loss:g} nats (n = {len(group)}).")
             continue
         epochs, updates, seconds = np.median(reached, axis=0)
         lines.append(
@@ -447,7 +440,7 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         ends[f"batch {images:,}"] = epochs[-1], images, style["color"]
         known = [scale for scale in scales if np.isfinite(scale)]
         span = f"{min(known):,.0f} to {max(known):,.0f} images" if known else "hidden by the noise"
-        said.append(f"{label} {span}")
+        said.append(f"{with_n(label, group)} {span}")
     plain_log(axes, "xy")
     title = "Noise scale during training; dashed: the batch size used"
     tidy(axes, title, xlabel="epochs done", ylabel="gradient noise scale (images)")
@@ -470,14 +463,14 @@ def noise_words(runs: Runs) -> Text:
             scale = noise_scale(group, chosen)
             found = f"**{label}:** in {when} the noise"
             if np.isnan(scale):
-                lines.append(f"{found} hides the gradient ({seeds(group)}).")
+                lines.append(f"{found} hides the gradient (n = {len(group)}).")
                 continue
             each = [noise_scale([run], chosen) for run in group]
             spread = ""
             if len(group) > 1 and np.isfinite(each).all():
                 spread = f", {min(each):,.0f} to {max(each):,.0f} by seed"
             lines.append(
-                f"{found} scale is {scale:,.0f} images ({seeds(group)}{spread}): a batch of "
+                f"{found} scale is {scale:,.0f} images (n = {len(group)}{spread}): a batch of "
                 f"{images:,} is {brief(images / scale)} times that."
             )
     return sentences(lines, runs, "gradient_square")
