@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from labkit import conclusions, plots, reasons, tables
 from labkit.core.config import Config
-from labkit.judge import original, stats
+from labkit.judge import original, recipes, stats
 from labkit.show.figure import THEMES, spread
 from labkit.show.remake import MIME, runs_in
 from labkit.store.folder import Store
@@ -233,8 +233,8 @@ def test_colours_stand_out_on_their_paper(theme):
     colors = dict(THEMES[theme])
     paper, grid = colors.pop("paper"), colors.pop("grid")
     assert colors.keys() == {"ink", "soft", *(f"c{n}" for n in range(7))}
-    for name, color in colors.items():
-        assert contrast(color, paper) >= (4.5 if name in ("ink", "soft") else 3), name
+    for name, color in colors.items():  # labels are written in those of lines, too
+        assert contrast(color, paper) >= 4.5, name
     assert contrast(grid, paper) > 1.2 and len({*colors.values(), paper, grid}) == 11
 
 
@@ -317,6 +317,39 @@ def test_the_difference_of_two_confusions_is_by_run():
     expected[1, 2] = 40 / 3 - 9 / 3
     assert np.asarray(values).reshape(10, 10) == pytest.approx(expected)
     assert "in all +10.3; most for 1 taken for 2, +10.3" in figure.alt
+
+
+def test_distances_of_recipes_are_dots_on_an_axis_of_factors():
+    def recipe(factor, seed=0, **changes):
+        return [
+            made_up_run(
+                losses=tuple(factor * loss for loss in section.epoch_loss),
+                seed=seed,
+                **changes,
+                activation=section.activation,
+                lr=section.lr,
+                batch_size=section.batch_size,
+            )
+            for section in map(original.section, recipes.EPOCHS)
+        ]
+
+    far = recipe(2, optimizer="sgd")
+    near = [recipe(1.1, seed=0), recipe(1.2, seed=1)]
+    figure = plots.recipe_distances({"a": far, "b": [run for group in near for run in group]})
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Adam (default)", "SGD"]
+    typical = np.exp(np.sqrt((np.log(1.1) ** 2 + np.log(1.2) ** 2) / 2))
+    dots = [line.get_xdata()[0] for line in axes.lines]
+    assert dots == pytest.approx([typical, 2]) and axes.get_xlim()[0] == 1
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the nearest on top
+    (span,) = axes.collections[0].get_segments()
+    assert span[:, 0] == pytest.approx([1.1, 1.2])
+    assert "Adam 1.16; SGD 2.00" in figure.alt and "n = 1 to 2" in figure.alt
+    curves = plots.recipe_curves({"a": far, "b": near[0]})
+    assert [axes.get_title(loc="left") for axes in curves.axes] == [
+        original.section(number).name for number in recipes.EPOCHS
+    ]
+    assert "nearest over all is Adam, then SGD" in curves.alt
 
 
 def test_calibration_draws_how_often_answers_are_wrong():

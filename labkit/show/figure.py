@@ -23,7 +23,7 @@ from labkit.store.run import Run
 #: ones are drawn, and are what shows where there is no page. `c0` to `c6` tell settings apart, also
 #: for the colour-blind; in a grey print markers and line styles do.
 _NAMES = ("paper", "ink", "soft", "grid", *(f"c{n}" for n in range(7)))
-_LIGHT = "#ffffff #222222 #5a6169 #e4e4e4 #00589c #d95f02 #007a5a #b0308a #6f4fc4 #7d7d7d #6b4700"
+_LIGHT = "#ffffff #222222 #5a6169 #e4e4e4 #00589c #c25400 #007a5a #b0308a #6f4fc4 #707070 #6b4700"
 _DARK = "#14181d #e8eaed #a9b1ba #343b44 #62b0f0 #ff9040 #35c995 #f48ad0 #b3a0ff #a6a6a6 #d8b162"
 THEMES: dict[str, dict[str, str]] = {
     theme: dict(zip(_NAMES, colors.split(), strict=True))

@@ -101,8 +101,7 @@ def loss_by_iteration(runs: Runs) -> Figure:
     return figure.described(
         "Line charts of the training loss of batches by epochs, log axes, a panel per setting. The "
         f"median of {'; '.join(said)} nats.",
-        "line: median of all seeds' batches in each sixtieth of the axis; band: 10 to 90\u00a0% of "
-        "them",
+        "line: median, band: 10 to 90\u00a0% of all seeds' batches in a sixtieth of the axis",
     )
 
 
@@ -190,10 +189,10 @@ def iterations(runs: Sequence[Run]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(4 if len(places) > 9 else 2, integer=True))
     parts[0].set_ylabel("loss of a batch (nats)")
     legend_above(figure)
-    n = f" (n = {len(alike)})" if said else ""
     return figure.described(
-        f"Line chart of the original's printed losses by iteration among those of these runs{n}; "
-        f"inside the range: {', '.join(said) or 'none, since these runs have no such iteration'}."
+        "Line chart of the original's printed losses by iteration among those of these runs (n = "
+        f"{len(alike) * bool(said)}); inside the range: "
+        f"{', '.join(said) or 'none, since these runs have no such iteration'}."
     )
 
 
