@@ -1,16 +1,20 @@
 """Tables, figures and sentences: what they say, checked against runs made up by hand."""
 
 import dataclasses
+import itertools
 import re
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 from helpers import diverged_run, made_up_run
 from scipy import stats as scipy_stats
 
-from labkit import conclusions, plots, tables
+from labkit import conclusions, plots, reasons, tables
 from labkit.core.config import Config
-from labkit.judge import original, stats
+from labkit.judge import original, recipes, stats
+from labkit.show.figure import THEMES, spread
 from labkit.show.remake import MIME, runs_in
 from labkit.store.folder import Store
 
@@ -171,30 +175,113 @@ def test_convergence_hardest_and_changed_by_hand():
 )
 def test_figures_have_labels_alt_text_and_no_clipped_text(draw, runs):
     figure = draw(runs)
-    assert len(figure.alt) > 60 and "lr 0.1" in figure.alt
-    for axes in figure.axes:
-        assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title(loc="left")
+    assert len(figure.alt) > 60 and "lr 0.1" in figure.alt and "n = " in figure.alt
+    assert any(axes.get_xlabel() for axes in figure.axes)
+    assert any(axes.get_ylabel() for axes in figure.axes)
     bundle, meta = figure._repr_mimebundle_()
-    assert meta["image/png"]["alt"] == figure.alt == bundle["text/plain"]
+    assert meta["image/svg+xml"]["alt"] == figure.alt == bundle["text/plain"]
     figure.draw_without_rendering()  # saving laid it out for another resolution
-    edges = figure.bbox
-    for axes in figure.axes:
-        legend = axes.get_legend().get_texts() if axes.get_legend() else []
-        places = {}
-        for text in (axes.xaxis.label, axes.yaxis.label, axes.title, *legend, *axes.texts):
-            if text.get_text():
-                box = text.get_window_extent()
-                assert edges.x0 - 1 <= box.x0 and box.x1 <= edges.x1 + 1, text.get_text()
-                assert not any(box.overlaps(other) for other in places.values()), text.get_text()
-                places[text] = box
+    edges, places = figure.bbox, {}
+    legends = [text for legend in figure.legends for text in legend.get_texts()]
+    of_axes = [(a.xaxis.label, a.yaxis.label, a._left_title, *a.texts) for a in figure.axes]
+    for text in (*figure.texts, *legends, *itertools.chain(*of_axes)):
+        if text.get_text() and text.get_visible():
+            box = text.get_window_extent()
+            assert edges.x0 - 1 <= box.x0 and box.x1 <= edges.x1 + 1, text.get_text()
+            assert not any(box.overlaps(other) for other in places.values()), text.get_text()
+            places[text] = box
+
+
+def test_a_figure_is_an_svg_element_that_can_stand_beside_others():
+    figures = [plots.loss_by_epoch(PAIR), plots.loss_by_epoch(SEEDS), plots.confusion(PAIR)]
+    svgs = [figure.svg() for figure in figures]
+    assert svgs[0] == plots.loss_by_epoch(PAIR).svg() != svgs[1]
+    ids = {}
+    for figure, text in zip(figures, svgs, strict=True):
+        root = ElementTree.fromstring(text)
+        assert root.get("data-matplotlib") == matplotlib.__version__ and len(text) < 60_000
+        assert root.get("aria-label") == figure.alt
+        assert int(root.get("width")) == round(100 * figure.get_figwidth())
+        assert not re.search(r"<\?|<!|<style|xlink|metadata|DejaVu| d=\"[^\"]*\.\d{3}", text)
+        for part in root.iter():
+            if name := part.get("id"):  # what two figures define alike is alike
+                assert f"#{name}" in text
+                assert ids.setdefault(name, ElementTree.tostring(part)) == ElementTree.tostring(
+                    part
+                )
+    said = "".join(ElementTree.fromstring(svgs[0]).itertext())
+    assert "lr 0.1, original" in said and "mean loss of the epoch (nats)" in said
+    for variable, color in re.findall(r"var\(--(\w+), (#\w+)\)", "".join(svgs)):
+        assert THEMES["light"][variable] == color
+    bare = set(re.findall(r"(?<!, )#[0-9a-f]{6}", "".join(svgs[:2])))
+    assert not bare  # only cells of heatmaps, and what is written on them, keep their colours
+
+
+def luminance(color):
+    channels = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_colours_stand_out_on_their_paper(theme):
+    colors = dict(THEMES[theme])
+    paper, grid = colors.pop("paper"), colors.pop("grid")
+    assert colors.keys() == {"ink", "soft", *(f"c{n}" for n in range(7))}
+    for name, color in colors.items():  # labels are written in those of lines, too
+        assert contrast(color, paper) >= 4.5, name
+    assert contrast(grid, paper) > 1.2 and len({*colors.values(), paper, grid}) == 11
+
+
+def test_letters_stand_out_on_their_cell_of_a_heatmap():
+    for figure in (plots.confusion(SEEDS), plots.confusion_difference(SEEDS)):
+        cells = figure.axes[0].collections[0]
+        fills = cells.to_rgba(np.ravel(cells.get_array()))
+        for text, fill in zip(figure.axes[0].texts, fills, strict=False):
+            assert contrast(text.get_color(), fill[:3]) >= 4.5
+
+
+def test_labels_are_spread_as_far_as_they_must_and_no_farther():
+    assert spread([3.0, 1.0, 2.0], 0.5).tolist() == [3, 1, 2]
+    assert spread([1.0, 1.0, 5.0], 1).tolist() == [0.5, 1.5, 5]
+    assert np.diff(np.sort(spread([0.2, 0.21, 0.22, 0.9], 0.1))).min() >= 0.1 - 1e-12
 
 
 def test_loss_by_epoch_draws_the_runs_and_the_original_dashed():
-    lines = {line.get_label(): line for line in plots.loss_by_epoch(PAIR).axes[0].lines}
+    axes = plots.loss_by_epoch(PAIR).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
     assert list(lines["lr 0.1"].get_ydata()) == [2.0, 0.4]
-    dashed = lines["lr 0.1, original (full MNIST)"]
+    dashed = [line for line in axes.lines if line.get_label() == "original"][-1]
     assert tuple(dashed.get_ydata()) == original.SECTIONS[3].epoch_loss
     assert dashed.get_linestyle() != "-" and lines["lr 0.1"].get_linestyle() == "-"
+    named = [text.get_text() for text in axes.texts]
+    assert named == ["lr 0.01 (n = 1)", "lr 0.01, original", "lr 0.1 (n = 1)", "lr 0.1, original"]
+
+
+def test_batch_losses_are_binned_by_quantiles_over_all_seeds():
+    run = made_up_run(losses=(1.0,) * 10)
+    group = [
+        dataclasses.replace(run, iteration_loss=np.full((10, 4), k, np.float32))
+        for k in range(1, 12)
+    ]
+    found = plots.binned(group)
+    assert len(found) <= 60 and (found[[0.1, 0.5, 0.9]] == [2, 6, 10]).all(None)
+    assert found["epoch"].iloc[0] == pytest.approx(1 / 4)
+    assert found["epoch"].iloc[-1] <= 10 and found["epoch"].is_monotonic_increasing
+
+
+def test_errors_by_class_are_a_dot_per_seed_and_a_diamond_for_the_original():
+    lines = {line.get_label(): line for line in plots.accuracy_by_class(SEEDS).axes[0].lines}
+    x, y = lines["lr 0.1 (n = 3)"].get_data()
+    assert y.reshape(3, 11)[:, 1] == pytest.approx([12, 13, 15]) and len(set(x)) == 11
+    assert y.reshape(3, 11)[:, -1] == pytest.approx([1.2, 1.3, 1.5])
+    theirs = lines["original"].get_ydata()
+    assert theirs[-1] == pytest.approx(100 - original.SECTIONS[3].test.total_percent)
 
 
 def test_confusion_writes_every_mistake_and_leaves_zeros_blank():
@@ -204,9 +291,10 @@ def test_confusion_writes_every_mistake_and_leaves_zeros_blank():
     assert len([t for t in texts if t]) == 12
 
 
-def test_smooth_is_a_centred_mean():
+def test_smoothed_losses_are_a_centred_mean_over_a_quarter_of_an_epoch():
     values = np.array([0.0, 3.0, 6.0, 9.0, 12.0])
-    assert plots.smooth(values, 3).tolist() == [1.5, 3, 6, 9, 10.5]
+    assert reasons.smoothed(values[None]).tolist() == [1.5, 3, 6, 9, 10.5]
+    assert reasons.smoothed(np.arange(40.0)[None])[20] == np.mean(range(15, 25))
 
 
 def test_mistakes_shows_the_surest_first():
@@ -217,7 +305,7 @@ def test_mistakes_shows_the_surest_first():
     wrong = np.flatnonzero(run.test_labels != run.predicted())
     surest = wrong[run.confidence()[wrong].argmax()]
     assert len(titles) == 4
-    assert titles[0] == f"{run.test_labels[surest]} taken for {run.predicted()[surest]}"
+    assert titles[0] == f"{run.test_labels[surest]} → {run.predicted()[surest]}"
     with pytest.raises(ValueError, match="10 images for 1000 answers"):
         plots.mistakes(run, images[:10])
 
@@ -229,6 +317,39 @@ def test_the_difference_of_two_confusions_is_by_run():
     expected[1, 2] = 40 / 3 - 9 / 3
     assert np.asarray(values).reshape(10, 10) == pytest.approx(expected)
     assert "in all +10.3; most for 1 taken for 2, +10.3" in figure.alt
+
+
+def test_distances_of_recipes_are_dots_on_an_axis_of_factors():
+    def recipe(factor, seed=0, **changes):
+        return [
+            made_up_run(
+                losses=tuple(factor * loss for loss in section.epoch_loss),
+                seed=seed,
+                **changes,
+                activation=section.activation,
+                lr=section.lr,
+                batch_size=section.batch_size,
+            )
+            for section in map(original.section, recipes.EPOCHS)
+        ]
+
+    far = recipe(2, optimizer="sgd")
+    near = [recipe(1.1, seed=0), recipe(1.2, seed=1)]
+    figure = plots.recipe_distances({"a": far, "b": [run for group in near for run in group]})
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Adam (default)", "SGD"]
+    typical = np.exp(np.sqrt((np.log(1.1) ** 2 + np.log(1.2) ** 2) / 2))
+    dots = [line.get_xdata()[0] for line in axes.lines]
+    assert dots == pytest.approx([typical, 2]) and axes.get_xlim()[0] == 1
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the nearest on top
+    (span,) = axes.collections[0].get_segments()
+    assert span[:, 0] == pytest.approx([1.1, 1.2])
+    assert "Adam 1.16; SGD 2.00" in figure.alt and "n = 1 to 2" in figure.alt
+    curves = plots.recipe_curves({"a": far, "b": near[0]})
+    assert [axes.get_title(loc="left") for axes in curves.axes] == [
+        original.section(number).name for number in recipes.EPOCHS
+    ]
+    assert "nearest over all is Adam, then SGD" in curves.alt
 
 
 def test_calibration_draws_how_often_answers_are_wrong():
@@ -272,9 +393,9 @@ def test_the_iteration_log_stands_on_our_range():
 def test_the_drawing_has_every_block_and_shortcut_of_the_model():
     figure = plots.architecture(Config())
     texts = [t.get_text() for t in figure.axes[0].texts]
-    assert sum(t.startswith("conv 3×3") for t in texts) == 16
+    assert texts.count("conv 3×3") == 16
     assert texts.count("+") == 8
-    assert texts.count("1×1\n/2") == 3
+    assert texts.count("1×1, /2") == 3
     assert {"conv1", "layer1", "layer2", "layer3", "layer4"} <= set(texts)
     without = plots.architecture(Config(max_pool=False))
     assert not any("max-pool" in t.get_text() for t in without.axes[0].texts)
@@ -397,9 +518,9 @@ def test_other_images_than_mnists_are_shown_without_the_original():
     assert "digit" not in repr(tables.confused_pairs(runs["a"]))
     figure = plots.confusion(runs)  # the third has no mistake at all
     figure.draw_without_rendering()
-    assert len(figure.axes) == 3 and figure.axes[0].get_xlabel() == "predicted class"
-    legend = plots.loss_by_epoch(runs).axes[0].get_legend().get_texts()
-    assert not [text for text in legend if "original" in text.get_text()]
+    assert len(figure.axes) == 4 and figure.axes[0].get_xlabel() == "predicted class"
+    named = plots.loss_by_epoch(runs).axes[0].texts
+    assert not [text for text in named if "original" in text.get_text()]
     assert tables.ledger(runs).frame.empty and tables.beside(runs).frame.empty
     assert "do not suffice to judge it" in flat(conclusions.claim(3, runs))
     assert "Only b is right on" in flat(conclusions.compare(runs))

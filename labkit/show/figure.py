@@ -1,43 +1,53 @@
 """What all figures share: their alt text, their axes, and what tells settings apart."""
 
-import base64
 import io
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Any, Self, TypeVar
 
+import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from scipy.optimize import isotonic_regression
 
 from labkit.core.words import minus, sentence
 from labkit.show.remake import MIME
 from labkit.store.groups import Runs, left_out
 from labkit.store.run import Run
 
-# Colour-blind safe (Okabe and Ito's palette as seaborn has it); settings differ in marker and
-# line style as well, so that a grey print can be read.
+#: The colours of figures, which a page may define anew as CSS variables of these names: the light
+#: ones are drawn, and are what shows where there is no page. `c0` to `c6` tell settings apart, also
+#: for the colour-blind; in a grey print markers and line styles do.
+_NAMES = ("paper", "ink", "soft", "grid", *(f"c{n}" for n in range(7)))
+_LIGHT = "#ffffff #222222 #5a6169 #e4e4e4 #00589c #c25400 #007a5a #b0308a #6f4fc4 #707070 #6b4700"
+_DARK = "#14181d #e8eaed #a9b1ba #343b44 #62b0f0 #ff9040 #35c995 #f48ad0 #b3a0ff #a6a6a6 #d8b162"
+THEMES: dict[str, dict[str, str]] = {
+    theme: dict(zip(_NAMES, colors.split(), strict=True))
+    for theme, colors in (("light", _LIGHT), ("dark", _DARK))
+}
+PAPER, INK, SOFT, GRID, *COLORS = THEMES["light"].values()
+#: Black is matplotlib's default for ink.
+VARIABLES = {"#000000": f"var(--ink, {INK})"} | {
+    color: f"var(--{name}, {color})" for name, color in THEMES["light"].items()
+}
 CYCLES: dict[str, Sequence[Any]] = {
-    "color": sns.color_palette("colorblind"),
-    "marker": "osD^vP*",
+    "color": COLORS,
+    "marker": "os^Dv*P",
     "ls": ("-", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))),
 }
-INK = "#222222"
 DASHED = (0, (4, 2))
-PLAIN, THOUSANDS = (
-    FuncFormatter(lambda value, _: f"{value:g}"),  # 0.05, not 5 × 10⁻²
-    FuncFormatter(lambda value, _: f"{value:,.0f}"),
-)
-
+#: How the original is drawn everywhere.
+THEIRS: dict[str, Any] = {"color": INK, "marker": "D", "mfc": PAPER, "ms": 5, "label": "original"}
+WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
 T = TypeVar("T")
 
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure with alt text, for readers who cannot see it and for exported pages."""
+    """A matplotlib figure with alt text, for readers who cannot see it, that shows as SVG."""
 
     alt: str = ""
     call: Mapping[str, Any] = {}  # how to draw it again
@@ -45,58 +55,88 @@ class Figure(matplotlib.figure.Figure):
     def described(self, alt: str, *notes: str) -> Self:
         """The figure with its alt text, and with those notes that say something below both."""
         if note := "; ".join(filter(None, notes)):
-            self.supxlabel(textwrap.fill(note, round(14 * self.get_figwidth())), size=9, color=INK)
+            lines = textwrap.fill(note, round(15.5 * self.get_figwidth()))
+            self.supxlabel(lines, x=0.01, ha="left", size=9, color=SOFT)
             alt += f" {sentence(note)}"
         self.alt = minus(alt)
         return self
 
+    def svg(self) -> str:
+        """The figure as an SVG element that can stand on a page beside others: the same bytes from
+        the same data, with texts as text and the colours of `THEMES` as CSS variables."""
+        drawn = io.StringIO()
+        none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "labkit"}):
+            self.savefig(drawn, format="svg", metadata=none)
+        body = drawn.getvalue().partition("</defs>")[2]  # what is before says how lines join
+        used = set(re.findall(r"#([\w-]+)[\")]", body))
+        body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
+        body = re.sub(r"<[^>]+>", lambda tag: _terse(tag[0]), re.sub(r"<!--.*?-->", "", body))
+        width, height = self.get_size_inches()
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" data-matplotlib="{mpl.__version__}" '
+            f'role="img" aria-label="{escape(self.alt)}" width="{width * 100:.0f}" '
+            f'height="{height * 100:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}" '
+            f'font-family="system-ui, sans-serif" style="fill: {VARIABLES[INK]}; '
+            f'stroke-linejoin: round">' + re.sub(r">\n *<", "><", body).strip()
+        )
+
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        drawn, buffer = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, dpi=140, format="png")
-        picture, note = Image.open(drawn), PngInfo()
-        note.add_text("Software", picture.info["Software"])  # `verify` asks which matplotlib it was
-        # 256 colours, of which a chart has hardly more, in a third of the bytes.
-        colours = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        colours.save(buffer, "png", optimize=True, pnginfo=note)
-        width, height = self.get_size_inches() * 100
-        image = base64.b64encode(buffer.getvalue()).decode()
-        shape = {"alt": self.alt, "width": round(width), "height": round(height)}
-        shown = {"image/png": image, "text/plain": self.alt, MIME: self.call}
-        return shown, {"image/png": shape}
+        width, height = (round(side) for side in self.get_size_inches() * 100)
+        shown = {"image/svg+xml": self.svg(), "text/plain": self.alt, MIME: self.call}
+        return shown, {"image/svg+xml": {"alt": self.alt, "width": width, "height": height}}
 
 
-def blank(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches."""
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def _terse(tag: str) -> str:
+    """A tag of matplotlib's SVG in fewer bytes: two decimals, no list of fonts; with variables."""
+    tag = re.sub(r"\s+", " ", tag).replace("xlink:href", "href")
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), tag)
+    tag = re.sub(r"font-family: [^;\"]+;? ?| transform=\"rotate\(-0 [^\"]+\"", "", tag)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda color: VARIABLES.get(color[0], color[0]), tag)
+
+
+def blank(height: float) -> Figure:
+    """An empty figure of that height in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
 
 
 def panels(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+    height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of that size in inches and its axes, `[rows * columns]`; `options` as `subplots`."""
-    figure = blank(width, height)
+    """A figure of that height in inches and its axes, `[rows * columns]`; `options` as subplots."""
+    figure = blank(height)
     return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
+
+
+def multiples(count: int, height: float, xlabel: str, ylabel: str) -> tuple[Figure, np.ndarray]:
+    """A figure of so many small panels, `height` inches each and at most three in a row, which
+    share their axes, and these; labels stand where a reader begins."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, parts = panels(0.7 + height * rows, rows, columns, sharex=True, sharey=True)
+    figure.get_layout_engine().set(wspace=0.08)  # numbers at the ends of axes stay apart
+    for place, axes in enumerate(parts):
+        axes.set(xlabel=xlabel * (place + columns >= count), visible=place < count)
+        axes.xaxis.set_tick_params(labelbottom=place + columns >= count)
+        axes.set_ylabel(ylabel * (place % columns == 0))
+    return figure, parts[:count]
 
 
 def nothing(words: str, runs: Runs | None = None) -> Figure:
     """A figure that says why there is nothing to draw, and which of the runs were left out."""
     words += f" {sentence(found)}" if runs and (found := left_out(runs)) else ""
-    figure = blank(8, 0.8)
-    figure.text(0.02, 0.5, textwrap.fill(words, 100), va="center", size=10, color=INK)
+    lines = textwrap.wrap(words, 75)
+    figure = blank(0.4 + 0.2 * len(lines))
+    figure.text(0.02, 0.5, "\n".join(lines), va="center")
     return figure.described(words)
 
 
-def styled(
-    groups: Mapping[str, T], *channels: str, colors: Sequence[Any] = CYCLES["color"]
-) -> Iterator[tuple[str, T, dict[str, Any]]]:
-    """Each label and group with its colour and, of `CYCLES`, the other `channels`, as keywords.
-
-    They go by the place among the groups: leave runs out afterwards, and figures stay alike.
-    """
-    cycles = {"color": colors} | {channel: CYCLES[channel] for channel in channels}
+def styled(groups: Mapping[str, T], *channels: str) -> Iterator[tuple[str, T, dict[str, Any]]]:
+    """Each label and group with its colour and, of `CYCLES`, the other `channels`, as keywords, by
+    the place among the groups: leave runs out afterwards, and figures stay alike."""
     for index, (label, group) in enumerate(groups.items()):
-        style = {channel: cycle[index % len(cycle)] for channel, cycle in cycles.items()}
-        yield label, group, style
+        cycles = {channel: CYCLES[channel] for channel in ("color", *channels)}
+        yield label, group, {name: cycle[index % len(cycle)] for name, cycle in cycles.items()}
 
 
 def with_n(label: str, group: Sequence[Run]) -> str:
@@ -107,29 +147,68 @@ def with_n(label: str, group: Sequence[Run]) -> str:
 def tidy(axes: Axes, title: str = "", **labels: Any) -> None:
     """Title and labels of an axes, with a light grid and without a frame."""
     axes.set(**labels)
-    axes.set_title(title, loc="left", size=11)
+    axes.set_title(title, loc="left", size=10.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, which="major", color="#e4e4e4", lw=0.7)
+    axes.grid(True, which="major", color=GRID, lw=0.7)
     axes.set_axisbelow(True)
 
 
-def plain_log(axes: Axes) -> None:
-    """A log axis upwards with plain numbers on it; call it once everything is drawn."""
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    steps = (1, 2, 5) if high / low < 200 else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def plain(value: float, _: object = None) -> str:
+    """A number on an axis: 10,000, and 0.05, not 5 × 10⁻²."""
+    digits = np.format_float_positional(float(f"{value:.6g}"), trim="-")
+    return minus(f"{value:,.0f}" if abs(value) >= 1000 else digits)
+
+
+def plain_log(axes: Axes, which: str = "y") -> None:
+    """Log axes (y, x or xy) with plain numbers on them; call it once everything is drawn."""
+    for name in which:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        low, high = axis.get_view_interval()
+        steps = range(1, 10) if high / low < 5 else (1, 2, 5) if high / low < 200 else (1,)
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(plain)
+        axis.set_minor_formatter(NullFormatter())
 
 
 def against_epochs(axes: Axes, title: str, **labels: Any) -> None:
     """Epochs, which are whole numbers, to the right and a log axis upwards."""
     plain_log(axes)
     tidy(axes, title, **labels)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    axes.xaxis.set_major_locator(MaxNLocator(9 // columns + 1, integer=True))
 
 
-def legend_beside(axes: Axes, **options: Any) -> None:
-    """The legend to the right of the axes, where it hides nothing."""
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), **options)
+def legend_above(figure: Figure, **options: Any) -> None:
+    """A legend above all axes, where it hides nothing, of what their lines are called."""
+    named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    found = {label: handle for pairs in named for handle, label in pairs}
+    found = dict(sorted(found.items(), key=lambda item: item[0] == THEIRS["label"]))  # ours first
+    options = {"loc": "outside upper left", "frameon": False, "ncols": len(found)} | options
+    figure.legend(found.values(), found, borderpad=0, columnspacing=1.2, **options)
+
+
+def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
+    """The places nearest to those wanted, by least squares, of which no two are nearer than
+    `gap`."""
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(order))
+    places = np.empty(len(order))
+    places[order] = isotonic_regression(np.asarray(wanted)[order] - steps).x + steps
+    return places
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Labels to the right of where lines end, at x, y and in a colour; call it last of all."""
+    if not ends:
+        return
+    axes.get_figure().draw_without_rendering()  # only then it is known how tall the axes is
+    box, dpi = axes.get_window_extent(), axes.get_figure().dpi
+    to_axes = axes.transData + axes.transAxes.inverted()
+    places = np.array([to_axes.transform((x, y)) for x, y, _ in ends.values()])
+    beside = spread(places[:, 1], 12 * dpi / 72 / box.height)
+    for (label, (_, _, color)), (x, y), to in zip(ends.items(), places, beside, strict=True):
+        line = {"color": color, "lw": 0.7, "clip_on": False, "transform": axes.transAxes}
+        axes.plot([x, 1.02], [y, to], **line)
+        at = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+        axes.annotate(label, (1.02, to), (3, 0), color=color, **at)

@@ -1,33 +1,40 @@
 """Figures from runs. Each function returns a `Figure` that carries its own alt text."""
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize, SymLogNorm
-from matplotlib.lines import Line2D
+from matplotlib.colors import BoundaryNorm
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from labkit.core.config import Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
-from labkit.core.words import SPLITS, minus, number, percent, plural
+from labkit.core.words import SPLITS, number, percent, plural
 from labkit.judge import landscape as surroundings
 from labkit.judge import original, recipes, stats
 from labkit.show.figure import (
-    CYCLES,
+    COLORS,
     DASHED,
+    GRID,
     INK,
-    PLAIN,
+    PAPER,
+    SOFT,
+    THEIRS,
     Figure,
     against_epochs,
     blank,
-    legend_beside,
+    label_ends,
+    legend_above,
+    multiples,
     nothing,
     panels,
+    plain,
     plain_log,
     styled,
     tidy,
@@ -50,11 +57,6 @@ from labkit.store.groups import (
 from labkit.store.run import Run
 
 
-def smooth(losses: np.ndarray, window: int) -> np.ndarray:
-    """Centred running mean of `losses` `[n]`; the window shrinks at both ends."""
-    return pd.Series(losses).rolling(window, center=True, min_periods=1).mean().to_numpy()
-
-
 def _answered(runs: Runs) -> Iterator[tuple[str, list[Run], dict[str, Any]]]:
     """The settings with recalibrated answers: label, those runs, and their style."""
     for label, group, style in styled(runs, "marker"):
@@ -66,224 +68,243 @@ def _nothing(what: str, runs: Runs) -> Figure:
     return nothing(f"{what}: no run has recalibrated answers.", runs)
 
 
+def binned(group: Sequence[Run], bins: int = 60) -> pd.DataFrame:
+    """The batch losses of all seeds in bins that are equally wide on a log axis of epochs: columns
+    `epoch` (the bin's middle), and the quantiles 0.1, 0.5 and 0.9 of its losses."""
+    losses = np.stack([run.iteration_loss.ravel() for run in group])
+    epochs = (np.arange(losses.shape[1]) + 1) / group[0].iteration_loss.shape[1]
+    which = np.digitize(epochs, np.geomspace(epochs[0], epochs[-1], bins + 1)[1:-1])
+    frame = pd.DataFrame(losses.T).assign(bin=which, epoch=np.log(epochs)).set_index("bin")
+    long = frame.melt("epoch", value_name="loss", ignore_index=False).dropna()  # it diverged
+    found = long.groupby("bin")["loss"].quantile([0.1, 0.5, 0.9]).unstack()
+    return found.assign(epoch=np.exp(long.groupby("bin")["epoch"].mean()))
+
+
 @remakable
 def loss_by_iteration(runs: Runs) -> Figure:
-    """Loss of every batch: raw (thin) and as a running mean over a quarter of an epoch (thick).
-
-    Drawn for the first seed of each setting, against epochs, so that batch sizes can be compared.
-    """
-    figure, (axes,) = panels(8, 3.6)
+    """Loss of the batches of all seeds, a panel per setting, against epochs on a log axis, which
+    shows the first updates: median, and a band from the 10th to the 90th percentile."""
+    figure, parts = multiples(len(runs), 2.3, "epochs done", "loss of a batch (nats)")
     said = []
-    for label, (run, *_), style in styled(runs, "ls"):
-        updates = run.iteration_loss.shape[1]
-        losses = run.iteration_loss.ravel()
-        losses = losses[: np.isfinite(losses).sum()]  # a run that diverged has no more
-        place = (np.arange(losses.size) + 1) / updates
-        mean = smooth(losses, max(3, updates // 4))
-        end = ", diverged" if run.diverged else ""
-        axes.plot(place, losses, color=style["color"], lw=0.7, alpha=0.4)
-        axes.plot(place, mean, lw=1.8, label=f"{label} ({updates:,}{end})", **style)
-        if run.diverged:
-            axes.plot(place[-1:], mean[-1:], "x", color=style["color"], ms=10, mew=2.5)
-        course = f"goes from {mean[0]:.3g} to {mean[-1]:.3g}" if mean.size else "has no loss"
-        said.append(f"{label} {course}{end}")
-    title = f"Training loss by batch, seed {run.config.seed}: raw and running mean"
-    labels = {"xlabel": "epochs done", "ylabel": "loss of a batch (nats)"}
-    against_epochs(axes, title, xlim=(0, None), **labels)
-    legend_beside(axes, title="setting (updates per epoch)")
+    for axes, (label, group, style) in zip(parts, styled(runs), strict=True):
+        found, lost = binned(group), divergences({label: group})
+        end = ", diverged" if lost else ""
+        axes.fill_between(found["epoch"], found[0.1], found[0.9], alpha=0.25, lw=0, **style)
+        axes.plot(found["epoch"], found[0.5], lw=1.7, **style)
+        if lost:
+            axes.plot("epoch", 0.5, "x", data=found[-1:], ms=10, mew=2.5, **style)
+        plain_log(axes, "xy")
+        tidy(axes, with_n(label, group) + end)
+        ends = [f"{loss:.3g}" for loss in found[0.5].iloc[:: max(len(found) - 1, 1)]]
+        course = f"goes from {ends[0]} to {ends[-1]}" if ends else "has no loss"
+        said.append(f"{with_n(label, group)} {course}{end}")
     return figure.described(
-        "Line chart of the training loss of every batch on a log axis, raw and smoothed. The "
-        f"running mean of {'; '.join(said)} nats."
+        "Line charts of the training loss of batches by epochs, log axes, a panel per setting. The "
+        f"median of {'; '.join(said)} nats.",
+        "line: median, band: 10 to 90\u00a0% of all seeds' batches in a sixtieth of the axis",
     )
 
 
 @remakable
 def loss_by_epoch(runs: Runs) -> Figure:
-    """Mean training loss by epoch: solid here, dashed the original; a band spans several seeds."""
-    figure, (axes,) = panels(8, 3.8)
-    said = []
+    """Mean training loss by epoch: thick the mean, thin each seed, dashed in ink the original, with
+    an open marker of the form that its setting has."""
+    figure, (axes,) = panels(4)
+    said, ends = [], {}
     for label, group, style in styled(runs, "marker"):
-        losses = np.array([run.history["loss"] for run in group])
-        mean, numbers = losses.mean(0), np.arange(losses.shape[1])
-        end = " (diverged)" if divergences({label: group}) else ""
-        axes.plot(numbers, mean, lw=1.8, ms=6, label=label + end, **style)
-        if len(group) > 1 and not end:
-            band = {"color": style["color"], "alpha": 0.2, "lw": 0}
-            axes.fill_between(numbers, losses.min(0), losses.max(0), **band)
-        said.append(f"{label} diverges" if end else f"{label} ends at {mean[-1]:.3g}")
+        losses, color = np.array([run.history["loss"] for run in group]), style["color"]
+        mean, last = losses.mean(0), losses.shape[1] - 1
+        axes.plot(losses.T, color=color, lw=0.8, alpha=0.6)
+        axes.plot(mean, lw=2, ms=6, label=label, **style)
+        if np.isfinite(mean[last]):
+            ends[with_n(label, group)] = last, mean[last], color
+        course = f"ends at {mean[last]:.3g}" if np.isfinite(mean[last]) else "diverges"
+        said.append(f"{with_n(label, group)} {course}")
         if section := original.section_of(group[0].config):
-            dashed = style | {"ls": DASHED, "lw": 1.1, "mfc": "white", "ms": 5}
-            axes.plot(section.epoch_loss, label=f"{label}, original (full MNIST)", **dashed)
+            dashed = THEIRS | {"marker": style["marker"], "ls": DASHED, "lw": 1}
+            axes.plot(section.epoch_loss, **dashed)
+            ends[f"{label}, original"] = len(section.epoch_loss) - 1, section.epoch_loss[-1], INK
             said.append(f"its original at {section.epoch_loss[-1]:.3g}")
     labels = {"xlabel": "epoch", "ylabel": "mean loss of the epoch (nats)"}
-    against_epochs(axes, "Training loss by epoch", **labels)
-    legend_beside(axes)
+    against_epochs(axes, "Thick: mean of the seeds, thin: each, dashed: the original", **labels)
+    label_ends(axes, ends)
     return figure.described(
-        "Line chart of the mean training loss by epoch on a log axis, the original's values "
-        f"dashed: {'; '.join(said)} nats."
+        "Line chart of the mean training loss by epoch on a log axis, the original's values on "
+        f"full MNIST dashed: {'; '.join(said)} nats.",
+        divergences(runs),
     )
 
 
 @remakable
 def accuracy_by_epoch(runs: Runs) -> Figure:
-    """Error (100 % − accuracy) on both splits after each epoch, log axis; mean over the seeds.
-
-    Thick lines are recalibrated; the thin dotted one is the test error by running averages, to
-    show what their lag costs.
-    """
+    """Error (100 % − accuracy) on both splits after each epoch, log axis, a panel per setting, a
+    line per seed, since the mean of seeds that jump at different times is no run's course. Dotted,
+    the test error by running averages shows what their lag costs."""
     looks: dict[tuple[str, str], dict[str, Any]] = {
-        ("train", RECALIBRATED): {"ls": DASHED, "lw": 1.6, "mfc": "white"},
-        ("test", RECALIBRATED): {"ls": "-", "lw": 1.8},
-        ("test", RUNNING): {"ls": (0, (1, 1.5)), "lw": 1.1, "ms": 3},
+        ("test", RECALIBRATED): {"ls": "-", "lw": 1.7},
+        ("train", RECALIBRATED): {"ls": DASHED, "lw": 1.1},
+        ("test", RUNNING): {"ls": (0, (1, 1.2)), "lw": 1.3, "color": SOFT},
     }
-    names = {kind: f"{SPLITS[kind[0]]} images, {NAMES[kind[1]]}" for kind in looks}
-    if not answered(runs):
+    names = {kind: f"{SPLITS[kind[0]]}, {NAMES[kind[1]]}" for kind in looks}
+    if not (drawn := list(_answered(runs))):
         return _nothing("Error on both splits by epoch", runs)
-    figure, (axes,) = panels(8, 4)
-    said, handles = [], []
-    for label, group, style in _answered(runs):
-        handles.append(Line2D([], [], lw=1.8, label=with_n(label, group), **style))
+    figure, parts = multiples(len(drawn), 2.5, "after epoch", "wrong answers (%)")
+    said = []
+    for axes, (label, group, style) in zip(parts, drawn, strict=True):
         ends = []
         for kind, look in looks.items():
-            wrong = 100 * (1 - np.mean([run.accuracies(*kind) for run in group], axis=0))
-            axes.plot(wrong, label=f"{label}, {names[kind]}", **style | look)
-            ends.append(f"{percent(wrong[-1])} on the {names[kind]}")
+            wrong = 100 * (1 - np.array([run.accuracies(*kind) for run in group]))
+            axes.plot(wrong.T, **{"color": style["color"]} | look)
+            at = [percent(end) for end in (wrong[:, -1].min(), wrong[:, -1].max())]
+            ends.append(f"{' to '.join(dict.fromkeys(at))} on {names[kind]}")
         said.append(f"{with_n(label, group)} ends at {', '.join(ends)}")
+        against_epochs(axes, with_n(label, group))
     for kind, look in looks.items():
-        handles.append(Line2D([], [], color=INK, marker="o", label=names[kind], **look))
-    labels = {"xlabel": "after epoch", "ylabel": "wrong answers (%)"}
-    against_epochs(axes, "Error on both splits by epoch", **labels)
-    legend_beside(axes, handles=handles)
-    kind = "Line chart of the share of wrong answers after each epoch on a log axis"
+        parts[0].plot([], [], **{"color": INK, "label": names[kind]} | look)
+    legend_above(figure)
+    kind = "Line charts of the share of wrong answers after each epoch on a log axis, a line a seed"
     return figure.described(f"{kind}: {'; '.join(said)}.", BOTH, left_out(runs))
 
 
 @remakable
 def iterations(runs: Sequence[Run]) -> Figure:
-    """The original's iteration log, point by point, on the range of these runs' same iterations."""
+    """The original's iteration log as a line, and the same iterations of these runs as dots."""
     logs = original.EXCERPTS
-    widths = [max(len(log.losses), 8) for log in logs]
-    figure, parts = panels(8, 3.4, columns=len(logs), sharey=True, width_ratios=widths)
+    widths = [max(len(log.losses), 12) for log in logs]
+    figure, parts = panels(3.2, columns=len(logs), sharey=True, width_ratios=widths)
     alike = [run for run in runs if run.config.dataset == "mnist"]  # else other iterations
-    color, said = CYCLES["color"][0], []
+    dots, said = {"color": COLORS[0], "ms": 3.5, "alpha": 0.7}, []
     for axes, log in zip(parts, logs, strict=True):
         places = np.arange(log.first, log.first + len(log.losses))
         kept = [run.iteration_loss[log.epoch] for run in alike if run.config.epochs > log.epoch]
         if ours := [losses[places] for losses in kept if len(losses) > places[-1]]:
             low, high = np.min(ours, axis=0), np.max(ours, axis=0)
-            axes.fill_between(places, low, high, color=color, alpha=0.25, lw=0)
-            axes.plot(places, np.median(ours, axis=0), color=color, label=with_n("here", ours))
+            dots["label"] = with_n("here, a dot per seed", ours)
+            axes.plot(np.tile(places, len(ours)), np.ravel(ours), "o", **dots)
             inside = (low <= log.losses) & (log.losses <= high)
             said.append(f"{inside.sum()} of {len(places)} in epoch {log.epoch}")
-        dashed = {"color": INK, "ls": DASHED, "lw": 1, "marker": "D", "ms": 4, "mfc": "white"}
-        axes.plot(places, log.losses, label="original", **dashed)
+        axes.plot(places, log.losses, lw=1.2, **THEIRS | {"ms": 3.5})
         plain_log(axes)
-        tidy(axes, xlabel=f"iteration of epoch {log.epoch}")
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        tidy(axes, f"Epoch {log.epoch}", xlabel="iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(4 if len(places) > 9 else 2, integer=True))
     parts[0].set_ylabel("loss of a batch (nats)")
-    parts[0].set_title("The iteration log: median and range of the seeds", loc="left", size=11)
-    handles = {h.get_label(): h for axes in parts for h in axes.lines}
-    parts[0].legend(handles=handles.values(), frameon=False, ncols=2)
+    legend_above(figure)
     return figure.described(
-        "Line chart of the original's printed losses by iteration on the range of these runs; "
-        f"inside the range: {', '.join(said) or 'none, since these runs have no such iteration'}."
+        "Line chart of the original's printed losses by iteration among those of these runs (n = "
+        f"{len(alike) * bool(said)}); inside the range: "
+        f"{', '.join(said) or 'none, since these runs have no such iteration'}."
     )
 
 
 @remakable
 def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
-    """Accuracy of every class, recalibrated: mean and range of the seeds.
-
-    Open diamonds are the original's; crosses are those by running averages, or triangles at the
-    lower edge where these are far below.
-    """
+    """Error (100 % − accuracy) of every class, recalibrated: a dot per seed, a bar at their mean,
+    a diamond for the original. By running averages, whose lag says little of a class, only the alt
+    text has the total."""
     noun, drawn = class_noun(next(iter(runs.values()))[0]), list(_answered(runs))
     if not drawn:
-        return _nothing(f"Accuracy of every {noun}", runs)
-    figure, parts = panels(8, 0.6 + 2.7 * len(drawn), rows=len(drawn))
-    said = []
-    for axes, (label, group, style) in zip(parts, drawn, strict=True):
-        ours, averaged = (shares(group, split, kind).to_numpy() for kind in STATISTICS)
-        mean, low, high, averaged = ours.mean(0), ours.min(0), ours.max(0), averaged.mean(0)
-        places = np.arange(len(mean))
-        axes.vlines(places, low, high, color=style["color"], lw=5, alpha=0.35)
-        name = with_n("recalibrated: mean, range", group)
-        axes.plot(places, mean, "o", color=style["color"], ms=6, label=name)
-        worst = int(np.nanargmin(mean[:-1]))
+        return _nothing(f"Error of every {noun}", runs)
+    figure, (axes,) = panels(3.6)
+    said, step = [], 0.8 / len(drawn)
+    for index, (label, group, style) in enumerate(drawn):
+        wrong, averaged = (100 - shares(group, split, kind).to_numpy() for kind in STATISTICS)
+        mean, averaged = wrong.mean(0), averaged.mean(0)
+        places = np.arange(len(mean)) + (index - (len(drawn) - 1) / 2) * step
+        side = 0.35 * step
+        axes.hlines(mean, places - side, places + side, color=style["color"], lw=2.5)
+        dots = style | {"ls": "", "ms": 4, "alpha": 0.7, "label": with_n(label, group)}
+        axes.plot(np.tile(places, len(wrong)), wrong.ravel(), **dots)
+        worst = int(np.nanargmax(mean[:-1]))
         said.append(
-            f"{label}: total {percent(mean[-1])} recalibrated, {percent(averaged[-1])} by "
-            f"running averages, worst {noun} {worst} with {percent(mean[worst])} recalibrated"
+            f"{with_n(label, group)}: total {percent(mean[-1])} recalibrated, "
+            f"{percent(averaged[-1])} by running averages, worst {noun} {worst} with "
+            f"{percent(mean[worst])} recalibrated"
         )
         if theirs := printed(original.section_of(group[0].config), split):
-            low, high = np.minimum(low, theirs), np.maximum(high, theirs)
-            axes.plot(places - 0.22, theirs, "D", color=INK, mfc="white", ms=5, label="original")
-            said[-1] += f" (original {percent(theirs[-1])})"
-        # Far lower ones would press all others together: they stand at the lower edge.
-        floor = np.nanmin(low) - max(np.nanmax(high) - np.nanmin(low), 1)
-        for shown, marker, where in (
-            (averaged >= floor, "x", "mean"),
-            (averaged < floor, "v", f"below {floor:.1f} %"),
-        ):
-            if shown.any():
-                cross = {"color": INK, "mfc": "white", "label": f"by running averages: {where}"}
-                height = np.maximum(averaged, floor)[shown]
-                axes.plot(places[shown] + 0.22, height, marker, ms=6, **cross)
-        tidy(axes, f"{label}, {SPLITS[split]} images", xlabel=noun, ylabel="accuracy (%)")
-        legend_beside(axes)
-        axes.set_xticks(places, [*map(str, places[:-1]), "total"])
-        axes.axvline(places[-1] - 0.5, color="#bbbbbb", lw=0.8)
-    alt = f"Accuracy of every {noun} on the {SPLITS[split]} images, by setting. {'; '.join(said)}."
-    return figure.described(alt, BOTH, left_out(runs))
+            axes.plot(places, 100 - np.array(theirs), ls="", **THEIRS)
+            said[-1] += f" (original {percent(100 - theirs[-1])})"
+    tidy(axes, xlabel=noun, ylabel=f"wrong answers, {SPLITS[split]} images (%)")
+    axes.set_xticks(range(11), [*map(str, range(10)), "total"])
+    axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)  # for no mistake at all has a place
+    axes.set_ylim(0, 1.4 * max(np.nanmax(line.get_ydata()) for line in axes.lines) or 1)
+    axes.yaxis.set_major_locator(FixedLocator([0, *_bounds(100)[1:], 0.1, 0.2]))
+    axes.yaxis.set_major_formatter(plain)
+    axes.grid(False, axis="x")
+    for edge in range(10):
+        axes.axvline(edge + 0.5, color=GRID, lw=0.7, zorder=0)
+    legend_above(figure, ncols=3)
+    kind = f"Error of every {noun} on the {SPLITS[split]} images, by setting"
+    note = "recalibrated; bar: mean of the seeds; log axis above 0.1\u00a0%"
+    return figure.described(f"{kind}. {'; '.join(said)}.", note, left_out(runs))
 
 
 def _heatmap(
-    axes: Axes, values: np.ndarray, texts: np.ndarray, norm: Normalize, noun: str, **options: Any
+    axes: Axes, values: np.ndarray, noun: str, bounds: Sequence[float], cmap: str, sign: str = ""
 ) -> None:
-    """A number for every true and predicted class, in colour and as text."""
-    grid = {"square": True, "linewidths": 0.6, "linecolor": "#dddddd"}
-    ends = {"vmin": norm.vmin, "vmax": norm.vmax}  # for seaborn, where all values are missing
-    sns.heatmap(values, annot=texts, fmt="", norm=norm, ax=axes, **grid, **ends, **options)
+    """A number for every true and predicted class, in the colour of its place between `bounds`:
+    the same on light and on dark pages, and so are the letters on it."""
+    norm, grid = BoundaryNorm(bounds, 256), {"linewidths": 0.6, "linecolor": "#dddddd"}
+    sns.heatmap(values, norm=norm, cmap=cmap, cbar=False, ax=axes, **grid)
+    for (row, column), value in np.ndenumerate(values):
+        cell = np.array(axes.collections[0].cmap(norm(value))[:3])
+        dark = cell**2.2 @ (0.21, 0.72, 0.07) < 0.18
+        letters = {"color": "#fefefe" if dark else "#111111", "ha": "center", "va": "center"}
+        axes.text(column + 0.5, row + 0.5, _brief(value, sign), **letters)
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
 
 
+def _colour_bar(parts: Sequence[Axes], bounds: Sequence[float], label: str) -> None:
+    """What the colours of heatmaps mean, below them."""
+    look = {"location": "bottom", "aspect": 45, "pad": 0.03, "ticks": bounds}
+    shades, figure = parts[0].collections[0], parts[0].get_figure()
+    bar = figure.colorbar(shades, ax=list(parts), label=label, format=plain, **look)
+    bar.outline.set_visible(False)
+
+
+def _bounds(worst: float) -> list[float]:
+    """0, 0.5, 1, 2, 5, 10, ..., the last above `worst`."""
+    steps = [0.5, *(step * 10**power for power in range(6) for step in (1, 2, 5))]
+    return [0, *steps[: max(2, bisect(steps, worst) + 1)]]
+
+
 @remakable
 def confusion(runs: Runs, split: str = "test") -> Figure:
-    """Confusion counts of recalibrated answers as heatmaps, one per setting, summed over its seeds.
-
-    Only mistakes are coloured (log scale): beside the diagonal they would all look empty. The
-    diagonal holds the accuracy of the class in percent. Zeros are left blank.
-    """
+    """Mistakes per run, recalibrated, as heatmaps on one scale of colours, one per setting. The
+    diagonal holds the accuracy of the class in percent, without colour, beside which all others
+    would look empty."""
     noun, kept = class_noun(next(iter(runs.values()))[0]), answered(runs)
     if not kept:
         return _nothing("Confusion heatmap", runs)
     totals = {label: total_confusion(group, split) for label, group in kept.items()}
-    worst = max(int(off_diagonal(counts).max()) for counts in totals.values())
-    rows, columns = -(-len(kept) // 2), min(len(kept), 2)
-    figure = blank(5.4 * columns, 5.2 * rows)
+    wrong = {label: off_diagonal(totals[label]) / len(group) for label, group in kept.items()}
+    bounds = _bounds(max(mistakes.max() for mistakes in wrong.values()))
+    figure, parts = panels(0.9 + 3.1 * len(kept), rows=len(kept))
     said = []
-    for index, (label, counts) in enumerate(totals.items()):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        wrong = off_diagonal(counts)
-        texts = np.where(wrong > 0, wrong.astype(str), "")
-        mistakes, norm = np.where(wrong > 0, wrong, np.nan), LogNorm(1, max(worst, 2) * 1.5)
-        style = {"cmap": "YlOrBr", "cbar": False, "annot_kws": {"size": 10}}
-        _heatmap(axes, mistakes, texts, norm, noun, **style)
+    for axes, (label, group) in zip(parts, kept.items(), strict=True):
+        counts, mistakes = totals[label], wrong[label]
+        _heatmap(axes, mistakes, noun, bounds, "YlOrBr")
         for place, (right, size) in enumerate(zip(np.diag(counts), counts.sum(1), strict=True)):
-            axes.add_patch(Rectangle((place, place), 1, 1, fc="#eeeeee", ec="#dddddd", lw=0.6))
-            share = number(100 * right / size, 1) if size else "–"
-            shown = "100" if size and right == size else share
+            axes.add_patch(Rectangle((place, place), 1, 1, fc="#dfe3e8", ec="#dddddd", lw=0.6))
+            share = f"{100 * right / size:.1f}".replace("100.0", "100") if size else "–"
             middle = (place + 0.5, place + 0.5)
-            axes.annotate(shown, middle, ha="center", va="center", size=8.5, color=INK)
-        found = f"{with_n(label, kept[label])}: {wrong.sum():,} of {counts.sum():,} wrong"
-        axes.set_title(found, loc="left", size=11)
-        true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-        most = f"most often {true} taken for {predicted} ({wrong.max()})" if wrong.any() else "none"
-        said.append(f"{found}, {most}")
-    images = f"{SPLITS[split]} images"
-    colours = f"coloured: number of mistakes; grey diagonal: accuracy of the {noun} in\u00a0%"
-    alt = f"Confusion heatmap of the {images}, recalibrated. {'; '.join(said)}."
-    return figure.described(alt, f"recalibrated answers to the {images}", colours, left_out(runs))
+            axes.annotate(share, middle, ha="center", va="center", color="#111111")
+        asked = counts.sum() / len(group)
+        found = f"{with_n(label, group)}: {_brief(mistakes.sum()) or 0} of {asked:,.0f} wrong"
+        axes.set_title(found, loc="left", size=10.5)
+        true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
+        most = f"most often {true} taken for {taken} ({_brief(mistakes.max())})"
+        said.append(f"{found}, {most if mistakes.any() else 'none'}")
+    _colour_bar(parts, bounds, f"mistakes per run, {SPLITS[split]} images")
+    diagonal = f"recalibrated; grey diagonal: accuracy of the {noun} in\u00a0%"
+    alt = f"Confusion heatmaps, mistakes per run, {SPLITS[split]} images. {'; '.join(said)}."
+    return figure.described(alt, diagonal, left_out(runs))
+
+
+def _brief(value: float, sign: str = "") -> str:
+    """A mean count, with a decimal where that tells something; "" for zero."""
+    few = abs(value) < 9.95 and value % 1 > 0
+    return number(value, int(few), sign) if abs(value) >= 0.05 else ""
 
 
 @remakable
@@ -296,23 +317,20 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     (first, base), (second, other) = pair
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
-    limit = max(float(np.abs(difference).max()), 1.0)
-    texts = [[number(d, 1, "+") if abs(d) >= 0.05 else "" for d in row] for row in difference]
-    bar = {"label": f"more or fewer {SPLITS[split]} mistakes per run", "shrink": 0.8}
-    bar["format"] = FuncFormatter(lambda value, _: minus(f"{value:g}"))
-    figure, (axes,) = panels(6.6, 5.8)
-    norm = SymLogNorm(1, vmin=-limit, vmax=limit)
-    style = {"cmap": "RdBu_r", "cbar_kws": bar, "annot_kws": {"size": 8.5}}
-    _heatmap(axes, difference, np.array(texts), norm, noun, **style)
-    title = f"{second} minus {first}: mistakes per run, recalibrated"
-    axes.set_title(title, loc="left", size=11)
+    above = _bounds(np.abs(difference).max())[1:]
+    bounds = [*(-bound for bound in reversed(above)), *above]
+    figure, parts = panels(4)
+    _heatmap(parts[0], difference, noun, bounds, "RdBu_r", "+")
+    _colour_bar(parts, bounds, f"more or fewer {SPLITS[split]} mistakes per run, recalibrated")
+    title = f"{with_n(second, other)} minus {with_n(first, base)}"
+    parts[0].set_title(title, loc="left", size=10.5)
     true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
-    alt = (
+    return figure.described(
         f"Heatmap of the {SPLITS[split]} mistakes per run, recalibrated, of {second} minus those "
         f"of {first} (n = {len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for "
-        f"{true} taken for {answer}, {difference[true, answer]:+.1f}."
+        f"{true} taken for {answer}, {difference[true, answer]:+.1f}.",
+        left_out(runs),
     )
-    return figure.described(alt, left_out(runs))
 
 
 @remakable
@@ -321,44 +339,45 @@ def calibration(runs: Runs, fewest: int = 40) -> Figure:
 
     A run's test answers, recalibrated, are put in order of confidence. The surer half is the first
     point, the surer half of the others the second, and so on down to `fewest` answers. Points are
-    means over the seeds, bars their range; with one seed 95 % Wilson intervals. A point without a
-    mistake has no place on a log axis and is shown by that interval's upper end, as an open
-    triangle.
+    means over the seeds, bars their range; with one seed 95 % Wilson intervals, whose upper end
+    stands, as an open triangle, for a point without a mistake.
     """
     if not answered(runs):
         return _nothing("Calibration", runs)
-    figure, (axes,) = panels(8, 4.4)
-    said, lowest, faultless = [], 100.0, {"marker": "v", "ls": "", "mfc": "white", "ms": 7}
+    figure, (axes,) = panels(4.2)
+    said, bars, least = [], [], 1e-4
+    axes.set(xscale="log", yscale="log")
     for label, group, style in _answered(runs):
         unsure = 1 - np.array([run.confidence() for run in group], dtype=float)
         wrong = np.array([~run.right() for run in group], dtype=float)
         said.append(
-            f"{label}: {percent(100 * wrong.mean())} wrong, {percent(100 * unsure.mean())} "
-            "expected by its own confidence"
+            f"{with_n(label, group)}: {percent(100 * wrong.mean())} wrong, "
+            f"{percent(100 * unsure.mean())} expected by its own confidence"
         )
         x, y, low, high = _calibrated(unsure, wrong, fewest)
-        some, color = y > 0, style["color"]
+        x, some, color = np.maximum(x, least), y > 0, style["color"]
         axes.plot(x[some], y[some], lw=1.6, label=with_n(label, group), **style)
-        axes.vlines(x[some], low[some], high[some], color=color, lw=1, alpha=0.6)
-        axes.plot(x[~some], high[~some], color=color, **faultless)
-        lowest = min(lowest, x.min(), y[some].min(initial=100))
-    ends = [max(lowest, 1e-4), 100]
-    axes.plot(ends, ends, color=INK, ls=(0, (4, 2)), lw=1, label="as often wrong as it expects")
-    if any(line.get_marker() == "v" and line.get_xdata().size for line in axes.lines):
-        axes.plot([], [], color=INK, label="no mistake: upper bound", **faultless)
-    axes.set(xscale="log", yscale="log")
-    axes.set_ylim(bottom=max(lowest, 1e-4) / 2)  # a bar may start at no mistake at all
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PLAIN)
-    title = "Calibration on the test images, recalibrated; above the dashed line: too sure"
-    labels = {"xlabel": "expected to be wrong: 100 % − confidence (%)", "ylabel": "wrong (%)"}
-    tidy(axes, title, **labels)
-    legend_beside(axes)
-    alt = (
-        "Line chart of the share of wrong answers against the share that the network expects by "
-        f"its confidence, recalibrated, log axes. {'; '.join(said)}."
+        if not some.all():
+            bound = {"color": color, "mfc": PAPER, "ms": 7, "label": "no mistake: upper bound"}
+            axes.plot(x[~some], high[~some], "v", **bound)
+        axes.plot(x[some], high[some], alpha=0)  # only for the limits
+        bars.append((x[some], low[some], high[some], color))
+    axes.margins(0.08)
+    plain_log(axes, "xy")
+    axes.autoscale(False)  # a bar may start at no mistake at all, which has no place here
+    for *bar, color in bars:
+        axes.vlines(*bar, color=color, lw=1, alpha=0.6)
+    ends = [axes.viewLim.min.min(), axes.viewLim.max.max()]
+    axes.plot(ends, ends, color=INK, ls=DASHED, lw=1, label="as often wrong as it expects")
+    tidy(axes, "Above the dashed line: too sure", ylabel="wrong (%)")
+    axes.set_xlabel("expected to be wrong: 100 % − confidence (%)")
+    legend_above(figure, ncols=2)
+    return figure.described(
+        "Line chart of the share of wrong test answers against the share that the network expects "
+        f"by its confidence, recalibrated, log axes. {'; '.join(said)}.",
+        f"expected below {least:g}\u00a0%: drawn there",
+        left_out(runs),
     )
-    return figure.described(alt, left_out(runs))
 
 
 def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.ndarray, ...]:
@@ -386,50 +405,72 @@ def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.
 
 @remakable
 def recipe_curves(runs: Runs) -> Figure:
-    """The training losses of each recipe, a panel per section; the original dashed.
-
-    The nearest recipe and the default stand out; the others are grey, with their numbers in
-    `tables.recipe_distances`.
-    """
+    """The training losses of the three nearest recipes and of the default, a panel per section; the
+    original dashed. The others are in `recipe_distances`."""
     found, distances = recipes.curves(runs), recipes.distances(runs)
     if not found:
         return nothing("Training losses of the recipes: every run diverged.")
     ranked = distances.index[distances["all"].notna()]
-    best = ranked[0] if len(ranked) else ""
-    blue, orange, *_ = CYCLES["color"]
-    grey = {"color": "#bbbbbb", "marker": ".", "lw": 1, "label": "other recipes"}
-    looks = {recipes.name(Config()): {"color": blue, "marker": "o", "lw": 1.7, "zorder": 3}}
-    looks[best] = {"color": orange, "marker": "s", "lw": 2.2, "ms": 7, "zorder": 4}
-    named = {name: f"{name} ({'nearest' if name == best else 'default'})" for name in looks}
+    usual = recipes.name(Config())
+    names = [name for name in dict.fromkeys([*ranked[:3], usual]) if name in found]
     sections = [s for s in original.SECTIONS if any(s.number in c for c in found.values())]
-    rows = 1 if len(sections) <= 3 else 2
-    columns = -(-len(sections) // rows)
-    figure, parts = panels(10, 1 + 2.9 * rows, rows, columns)
-    for unused in parts[len(sections) :]:
-        unused.set_visible(False)
-    for axes, section in zip(parts, sections, strict=False):
+    figure, parts = panels(3.4 + 0.2 * len(names), columns=len(sections))
+    for axes, section in zip(parts, sections, strict=True):
         longest = 0
-        for recipe, by_section in found.items():
+        for name, by_section, style in styled({name: found[name] for name in names}, "marker"):
             if group := by_section.get(section.number):
                 losses = np.mean([run.history["loss"] for run in group], axis=0)
-                axes.plot(
-                    losses, **looks.get(recipe, grey) | {"label": named.get(recipe, grey["label"])}
-                )
+                label = f"{name} (default)" if name == usual else name
+                axes.plot(losses, lw=1.7, ms=5, label=textwrap.fill(label, 70), **style)
                 longest = max(longest, len(losses))
-        theirs = {"ls": DASHED, "lw": 1.3, "color": INK, "marker": "D", "mfc": "white", "ms": 5}
-        axes.plot(section.epoch_loss[:longest], label="original", zorder=5, **theirs)
-        plain_log(axes)
-        tidy(axes, section.name, xlabel="epoch", xlim=(-0.3, longest - 0.7))
-        axes.set_xticks(range(longest))
-    for axes in parts[::columns]:
-        axes.set_ylabel("mean loss of the epoch (nats)")
-    handles = {line.get_label(): line for axes in parts for line in axes.lines}
-    figure.legend(handles=handles.values(), loc="outside lower center", ncols=2, frameon=False)
+        axes.plot(section.epoch_loss[:longest], lw=1.2, ls=DASHED, zorder=4, **THEIRS)
+        against_epochs(axes, section.name, xlabel="epoch", xlim=(-0.3, max(longest - 0.7, 0.3)))
+    parts[0].set_ylabel("mean loss of the epoch (nats)")
+    legend_above(figure, ncols=1)
+    nearest = f"nearest over all is {', then '.join(ranked[:3])}"
     return figure.described(
-        f"Training losses of {plural(len(found), 'recipe')} beside the original's, log axes, one "
-        f"panel each for {', '.join(section.name for section in sections)}; nearest over all is "
-        f"{best or 'none, since no recipe has all curves'}."
+        f"Training losses of {plural(len(names), 'recipe')} of {len(found)} beside the original's, "
+        f"log axes, one panel each for {', '.join(section.name for section in sections)}; "
+        f"{nearest if len(ranked) else 'nearest is none, since no recipe has all curves'}.",
+        f"mean of the seeds, {_counts(len(g) for name in names for g in found[name].values())}",
     )
+
+
+@remakable
+def recipe_distances(runs: Runs) -> Figure:
+    """By which factor each recipe's training losses are off the original's, see `recipes`, the
+    nearest on top; a line spans the single seeds."""
+    found = recipes.distances(runs).dropna(subset="all")
+    if found.empty:
+        return nothing("Distances of the recipes: no recipe has all curves.")
+    figure, (axes,) = panels(0.8 + 0.34 * len(found))
+    said, names = [], []
+    for place, (name, row) in enumerate(found.iterrows()):
+        factor, low, high = np.exp(row[["all", "low", "high"]].astype(float))
+        usual = name == recipes.name(Config())
+        names.append(textwrap.fill(f"{name} (default)" if usual else name, 46))
+        color = COLORS[int(usual)]
+        axes.hlines(place, low, high, color=color, lw=3, alpha=0.4)
+        axes.plot(factor, place, "s" if usual else "o", color=color, ms=7)
+        beside = {"textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{factor:.2f}", (high, place), (8, 0), **beside)
+        said.append(f"{name} {factor:.2f}")
+    tidy(axes, xlabel="factor between losses (1: the same)")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(1, 1.3 * np.exp(found["high"].max())))
+    plain_log(axes, "x")
+    return figure.described(
+        "Dot plot of the factor by which each recipe's training losses are typically off the "
+        f"original's, log axis, nearest first: {'; '.join(said)}.",
+        f"runs per recipe and curve: {_counts(found['n'])}",
+        "line: from the lowest to the highest seed" * bool(found["n"].max() > 1),
+    )
+
+
+def _counts(counts: Iterable[int]) -> str:
+    """How many runs, as n = 3 or n = 1 to 3."""
+    every = sorted(set(counts))
+    return f"n = {' to '.join(map(str, dict.fromkeys([every[0], every[-1]])))}"
 
 
 @remakable
@@ -442,7 +483,7 @@ def landscape(runs: Runs, field: str) -> Figure:
     found, epoch = surroundings.points(runs, field), surroundings.EPOCHS - 1
     if found.empty:
         return nothing("Loss and error by setting: every run diverged.", runs)
-    figure, (losses, errors) = panels(10, 4.4, columns=2)
+    figure, (losses, errors) = panels(3.8, columns=2)
     said = []
     for line, rows, style in styled(dict(iter(found.groupby("line"))), "marker"):
         color = style["color"]
@@ -461,31 +502,26 @@ def landscape(runs: Runs, field: str) -> Figure:
         getattr(section, field): section.epoch_loss[epoch]
         for section in map(original.section, surroundings.SECTIONS[field])
     }
-    diamonds = {"color": INK, "mfc": "white", "ms": 7, "zorder": 4, "label": "original"}
-    losses.plot(list(theirs), list(theirs.values()), "D", **diamonds)
-    errors.plot([], [], "x", color=INK, label="by running averages")
+    losses.plot(list(theirs), list(theirs.values()), ls="", zorder=4, **THEIRS)
+    errors.plot([], [], "x", color=INK, label="test error by running averages")
     for axes, title, unit in (
-        (losses, f"Training loss of epoch {epoch}", "mean loss of the epoch (nats)"),
-        (errors, f"Test error after {plural(epoch + 1, 'epoch')}, recalibrated", "error (%)"),
+        (losses, "Training loss", f"mean loss of epoch {epoch} (nats)"),
+        (errors, "Test error, recalibrated", f"error after {plural(epoch + 1, 'epoch')} (%)"),
     ):
-        plain_log(axes)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(PLAIN)
+        plain_log(axes, "xy")
         for value in theirs:
             axes.axvline(value, color=INK, lw=0.8, ls=DASHED, zorder=0)
         tidy(axes, title, xlabel=surroundings.NAMES[field], ylabel=unit)
-        axes.legend(frameon=False, fontsize=9)
-    n = found.groupby(["line", "value"]).size()
-    spread = f"n = {n.min()}" if n.min() == n.max() else f"n = {n.min()} to {n.max()}"
+    legend_above(figure, ncols=2)
     return figure.described(
         f"Two line charts against the {surroundings.NAMES[field]}, log axes: {'; '.join(said)}.",
-        f"{spread} per setting; bars: lowest and highest seed",
+        f"bars: lowest and highest seed, {_counts(found.groupby(['line', 'value']).size())}",
         left_out(runs),
     )
 
 
 @remakable
-def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
+def hardest(runs: Runs, images: np.ndarray | None, most: int = 16) -> Figure:
     """The test images that the runs of all settings together get wrong most often, recalibrated;
     `images` as in `mistakes`."""
     every = [run for group in answered(runs).values() for run in group]
@@ -493,65 +529,59 @@ def hardest(runs: Runs, images: np.ndarray | None, most: int = 12) -> Figure:
         return _nothing("The images most often wrong", runs)
     words = {}
     for i, answers in most_mistaken(every, most).items():
-        taken = ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common(2))
-        words[i] = f"{every[0].test_labels[i]} taken for\n{taken}", f"image {i}"
-    title = f"The images most often wrong in {plural(len(every), 'run')}, recalibrated"
+        taken, times = zip(*answers.most_common(2), strict=True)
+        above = f"{every[0].test_labels[i]} → {', '.join(map(str, taken))}"
+        words[i] = above, f"{', '.join(f'{n}×' for n in times)}\nno. {i}"
+    title = f"The images most often wrong, n = {len(every)}, recalibrated: true → taken for"
     return _gallery(every, images, words, title, left_out(runs))
 
 
 @remakable
-def mistakes(run: Run, images: np.ndarray | None, most: int = 12) -> Figure:
+def mistakes(run: Run, images: np.ndarray | None, most: int = 16) -> Figure:
     """The mistakes that the network was surest of, recalibrated, with what it saw.
 
-    Args:
-        images: the test images of the run's dataset in their order, uint8 `[n, 28, 28]`;
-            None where they are not at hand, which the figure then says in their place.
-
-    Raises:
-        ValueError: the images are not as many as the run's test answers.
+    `images` are the test images of the run's dataset in their order, uint8 `[n, 28, 28]`; None
+    where they are not at hand, which the figure then says in their place. Other than as many as the
+    run has answers are a ValueError.
     """
     if not answering([run]):
-        setting = run.config.setting()
-        return nothing("The surest mistakes: no recalibrated answers.", {setting: [run]})
+        return _nothing("The surest mistakes", {run.config.setting(): [run]})
     wrong, confidence = np.flatnonzero(~run.right()), run.confidence()
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    words = {
-        int(i): (
-            f"{run.test_labels[i]} taken for {run.predicted()[i]}",
-            f"{100 * confidence[i]:.1f} % sure\nimage {i}",
-        )
-        for i in chosen
-    }
-    many = f"The {len(chosen)} surest of {plural(len(wrong), 'mistake')}"
-    return _gallery([run], images, words, f"{many}, recalibrated (seed {run.config.seed})")
+    words = {}
+    for i in map(int, chosen):
+        above = f"{run.test_labels[i]} → {run.predicted()[i]}"
+        words[i] = above, f"{100 * confidence[i]:.1f} %\nno. {i}"
+    many = f"The {len(chosen)} surest of {plural(len(wrong), 'mistake')}, recalibrated"
+    return _gallery([run], images, words, f"{many} (seed {run.config.seed}): true → taken for")
 
 
 def _gallery(
     runs: Sequence[Run],
     images: np.ndarray | None,
-    words: dict[int, tuple[str, str]],
+    words: dict[int, Any],
     title: str,
     note: str = "",
 ) -> Figure:
-    """Images by their number, each with the words above and below it, six in a row."""
+    """Images by their number, each with the words above and below it, eight in a row."""
     for run in runs if images is not None else ():
         if len(images) != len(run.test_labels):
             raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
-    rows = max(1, -(-len(words) // 6))
-    figure = blank(8, 0.5 + 1.85 * rows)
-    figure.suptitle(title, size=11)
+    rows = max(1, -(-len(words) // 8))
+    figure = blank(0.45 + 0.2 * bool(note) + 1.3 * rows)
+    figure.suptitle(title, size=10.5, x=0.01, ha="left")
     for place, (index, (above, below)) in enumerate(words.items()):
-        axes = figure.add_subplot(rows, 6, place + 1)
+        axes = figure.add_subplot(rows, 8, place + 1)
         if images is None:
-            axes.text(0.5, 0.5, "not on\nthis disk", ha="center", va="center", size=9, color=INK)
+            axes.text(0.5, 0.5, "not on\nthis disk", ha="center", va="center", size=9)
             axes.set_box_aspect(1)
         else:
-            axes.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255)
+            axes.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255, interpolation="none")
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_color("#bbbbbb")
-        axes.set_title(above, size=9.5)
-        axes.set_xlabel(below, size=8)
-    said = "; ".join(above.replace("\n", " ") for above, _ in words.values())
+        axes.spines[:].set_color(GRID)
+        axes.set_title(above, size=10)
+        axes.set_xlabel(below, size=9)
+    said = "; ".join(f"{above} {' '.join(below.split())}" for above, below in words.values())
     return figure.described(f"Gallery of {len(words)} test images. {title}: {said}.", note)
 
 

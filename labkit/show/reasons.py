@@ -6,35 +6,31 @@ of how many runs its lines are medians.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from labkit.core.measures import NAMES, RUNNING
-from labkit.core.words import number, plural
+from labkit.core.words import plural
 from labkit.show.conclusions import Text, bullets
 from labkit.show.figure import (
-    CYCLES,
     DASHED,
-    PLAIN,
-    THOUSANDS,
     Figure,
-    legend_beside,
+    label_ends,
+    legend_above,
     nothing,
     panels,
+    plain,
     plain_log,
     styled,
     tidy,
     with_n,
 )
-from labkit.show.plots import smooth
 from labkit.show.remake import remakable
 from labkit.store.groups import Runs, finite, from_before
 from labkit.store.run import Run
 
-#: Depth is drawn from light to dark.
-DEPTH = ("#9ecae1", "#6baed6", "#3182bd", "#08519c", "#08306b", "#e6550d")
 #: The two moments that are compared.
 MOMENTS = {"before the first update": 0, "at the last update": -1}
 GRADIENT, UPDATE = "norm of the gradient (nats per unit)", "‖Δw‖/‖w‖ of the next update"
@@ -99,8 +95,7 @@ def convolutions(group: Sequence[Run], name: str) -> np.ndarray:
 
 def brief(value: float) -> str:
     """A number with two digits that count, and no exponent."""
-    rounded = float(f"{value:.2g}")
-    return number(rounded) if abs(rounded) >= 10 else f"{rounded:.10f}".rstrip("0").rstrip(".")
+    return plain(float(f"{value:.2g}"))
 
 
 def of_all(share: float) -> str:
@@ -108,34 +103,26 @@ def of_all(share: float) -> str:
     return f"{brief(100 * share)} %"
 
 
-def seeds(group: Sequence[Run]) -> str:
-    """How many runs a number rests on."""
-    return f"n = {len(group)}"
-
-
 def _over_training(
-    wanted: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-    units: Sequence[str],
-    legend: str = "",
-    colors: Sequence[Any] = CYCLES["color"],
+    wanted: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], units: Sequence[str]
 ) -> Figure:
     """Lines against updates on log axes: title of a panel → label of a line → updates, values."""
-    figure, parts = panels(1.8 + 3.4 * len(wanted), 3.8, columns=len(wanted), sharey=len(units) < 2)
+    figure, parts = panels(3.4, columns=len(wanted), sharey=len(units) < 2)
     said = []
     for axes, (title, lines) in zip(parts, wanted.items(), strict=True):
         courses = []
-        for label, (updates, values), style in styled(lines, "marker", colors=colors):
-            axes.plot(updates + 1, values, label=label, lw=1.7, ms=4, **style)
+        for label, (updates, values), style in styled(lines, "marker"):
+            if np.isnan(values).all():
+                continue
+            axes.plot(updates + 1, values, label=label, lw=1.5, ms=4, markevery=0.07, **style)
             if np.isfinite(values).all():
                 courses.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
         said.append(f"{title}: {', '.join(courses)}")
-        plain_log(axes)
+        plain_log(axes, "xy")
         tidy(axes, title, xlabel="update (the first is 1)")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(THOUSANDS)
     for axes, unit in zip(parts, units, strict=False):
         axes.set_ylabel(unit)
-    legend_beside(parts[-1], title=legend)
+    legend_above(figure)
     courses = "; ".join(said)
     return figure.described(f"Line charts against the number of updates, log axes. {courses}.")
 
@@ -150,7 +137,8 @@ def learning(runs: Runs) -> Figure:
         return nothing("Gradient and relative update by layer: " + UNMEASURED)
     (label, group), *_ = found.items()
     wanted = {title: by_stage(group, name, "weights") for title, name in names.items()}
-    return _over_training(wanted, (GRADIENT, UPDATE), with_n(label, group), DEPTH)
+    figure = _over_training(wanted, (GRADIENT, UPDATE))
+    return figure.described(figure.alt, with_n(label, group))
 
 
 @remakable
@@ -166,12 +154,12 @@ def learning_words(runs: Runs) -> Text:
             lines.append(
                 f"**{label}:** {when} the gradient is largest in {most}, "
                 f"{brief(at[most] / at[least])} times that in {least}; the update changes {moved} "
-                f"most, by {of_all(moves[moved])} of its weights' norm ({seeds(group)})."
+                f"most, by {of_all(moves[moved])} of its weights' norm (n = {len(group)})."
             )
         course = convolutions(group, "relative_update")
         lines.append(
             f"**{label}:** over the training a convolution's relative update goes from "
-            f"{of_all(course[0])} to {of_all(course[-1])} (median, {seeds(group)})."
+            f"{of_all(course[0])} to {of_all(course[-1])} (median, n = {len(group)})."
         )
     return sentences(lines, runs, *names)
 
@@ -188,15 +176,15 @@ def lag(runs: Runs) -> Figure:
         with_n(label, group): by_stage(group, "lag", "normalizations", np.max)
         for label, group in found.items()
     }
-    return _over_training(wanted, ["largest lag of a layer (deviations)"], colors=DEPTH)
+    return _over_training(wanted, ["largest lag of a layer (deviations)"])
 
 
 def _first_and_last(
     found: Mapping[str, np.ndarray], layers: Sequence[str], title: str, unit: str, form: str
 ) -> Figure:
-    """A measure `[moments, layers]` at the two moments, by layer, a line per setting; its values
-    are written in the alt text as `form` says."""
-    figure, parts = panels(9.5, 4.2, columns=2, sharey=True)
+    """A measure `[moments, layers]` at the two moments, by layer, a line per setting; the alt text
+    has its values in the `form`."""
+    figure, parts = panels(5.6, rows=2, sharex=True, sharey=True)
     said = []
     for axes, (when, moment) in zip(parts, MOMENTS.items(), strict=True):
         for label, values, style in styled(found, "marker", "ls"):
@@ -206,10 +194,11 @@ def _first_and_last(
             course = f"{first} in the first layer, {last} in the last, at most {most}"
             said.append(f"{label}, {when}: {course}")
         tidy(axes, f"{title}, {when}")
-        axes.set_xticks(range(len(layers)), layers, rotation=90, size=7.5)
-    parts[0].set_ylabel(unit)
-    figure.supxlabel("layer, in the order in which an image passes them", size=9)
-    legend_beside(parts[1])
+    figure.supylabel(unit, size=10)
+    names = [layer.removesuffix(".0") for layer in layers]  # a shortcut is of one convolution
+    parts[1].set_xticks(range(len(layers)), names, rotation=90, size=9)
+    parts[1].set_xlabel("layer, in the order in which an image passes them")
+    legend_above(figure)
     return figure.described(f"Line charts by layer. {title}: {'; '.join(said)}.")
 
 
@@ -222,7 +211,8 @@ def reaching(runs: Runs) -> Figure:
     values = {with_n(k, group): by_layer(group, "gradient_norm") for k, group in found.items()}
     layers = next(iter(found.values()))[0].layers["weights"]
     figure = _first_and_last(values, layers, "Gradient norm", GRADIENT, ".2g")
-    figure.axes[0].set_yscale("log")  # and the other's, which is the same
+    for axes in figure.axes:
+        plain_log(axes)
     return figure
 
 
@@ -253,7 +243,7 @@ def reaching_words(runs: Runs) -> Text:
         first = by_layer(group, "gradient_norm")[0]
         line = (
             f"**{label}:** before the first update the gradient of the first layer is "
-            f"{brief(first[0] / first[-1])} times that of the last ({seeds(group)})"
+            f"{brief(first[0] / first[-1])} times that of the last (n = {len(group)})"
         )
         for kind, what in INACTIVE.items():
             if measured({label: group}, kind):
@@ -289,9 +279,8 @@ def steps(runs: Runs) -> Figure:
     found = _steps(runs)
     if not found:
         return nothing("Weight norm and relative update: " + UNMEASURED)
-    titles = ["Weights", "Relative update", "Dead channels"]
-    if not measured(runs, *STEPS, "dead"):
-        del titles[-1]
+    titles = ("Weights", "Relative update", "Dead channels")
+    titles = titles[: 2 + bool(measured(runs, *STEPS, "dead"))]
     wanted = {
         title: {
             with_n(label, group): (group[0].measure("update"), courses[place])
@@ -317,7 +306,7 @@ def steps_words(runs: Runs) -> Text:
         lines.append(
             f"**{label}:** a convolution's weights grow to {brief(norm[-1] / norm[0])} times their "
             f"first norm; the relative update goes from {of_all(update[0])} to "
-            f"{of_all(update[-1])}{died} (median, {seeds(group)})."
+            f"{of_all(update[-1])}{died} (median, n = {len(group)})."
         )
     return sentences(lines, runs, *STEPS)
 
@@ -362,9 +351,11 @@ def _clock(group: Sequence[Run], done: int | np.ndarray) -> float | np.ndarray:
     return np.interp(done, ends, [0, *np.cumsum(seconds)])
 
 
-def _smoothed(losses: np.ndarray) -> np.ndarray:
-    """The running mean of batch losses `[epochs, updates]` over a quarter of an epoch."""
-    return smooth(losses.ravel(), max(3, losses.shape[1] // 4))
+def smoothed(losses: np.ndarray) -> np.ndarray:
+    """The centred running mean of batch losses `[epochs, updates]` over a quarter of an epoch; the
+    window shrinks at both ends."""
+    window = max(3, losses.shape[1] // 4)
+    return pd.Series(losses.ravel()).rolling(window, center=True, min_periods=1).mean().to_numpy()
 
 
 @remakable
@@ -374,23 +365,23 @@ def progress(runs: Runs) -> Figure:
     found = finite(runs)
     if not found:
         return nothing("Loss against epochs, updates and seconds: every run diverged.")
-    figure, parts = panels(10, 3.7, columns=3, sharey=True)
+    figure, parts = panels(3.2, columns=3, sharey=True)
     said = []
     for label, group, style in styled(found, "ls"):
         losses = np.median([run.iteration_loss for run in group], axis=0)
-        done = np.arange(1, losses.size + 1)
-        clock = _clock(group, done)
+        mean, done = smoothed(losses), np.arange(1, losses.size + 1)
+        clock, name = _clock(group, done), with_n(label, group)
+        shown = np.unique(np.linspace(0, losses.size - 1, 200).astype(int))  # the eye sees no more
         for axes, places in zip(parts, (done / losses.shape[1], done, clock), strict=True):
-            axes.plot(places, _smoothed(losses), lw=1.7, label=with_n(label, group), **style)
-        said.append(f"{label}: {losses.size:,} updates in {clock[-1]:,.0f} seconds")
+            axes.plot(places[shown], mean[shown], lw=1.7, label=name, **style)
+        said.append(f"{name}: {losses.size:,} updates in {clock[-1]:,.0f} seconds")
     for axes, unit in zip(parts, ("epochs", "updates", "seconds of training"), strict=True):
         plain_log(axes)
         tidy(axes, xlabel=unit, xlim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(THOUSANDS)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(plain)
     parts[0].set_ylabel("loss of a batch (nats)")
-    parts[0].set_title("The same losses on three clocks", loc="left", size=11)
-    parts[2].legend(frameon=False, loc="upper right", fontsize=9)
+    legend_above(figure)
     return figure.described(
         "Line charts of the smoothed training loss against epochs, updates and seconds. "
         f"{'; '.join(said)}."
@@ -404,11 +395,11 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
     for label, group in finite(runs).items():
         reached = []
         for run in group:
-            if (below := _smoothed(run.iteration_loss) <= loss).any():
+            if (below := smoothed(run.iteration_loss) <= loss).any():
                 done = int(below.argmax()) + 1
                 reached.append((done / run.iteration_loss.shape[1], done, _clock([run], done)))
         if not reached:
-            lines.append(f"**{label}:** never reaches {loss:g} nats ({seeds(group)}).")
+            lines.append(f"**{label}:** never reaches {loss:g} nats (n = {len(group)}).")
             continue
         epochs, updates, seconds = np.median(reached, axis=0)
         lines.append(
@@ -435,8 +426,8 @@ def noise(runs: Runs, window: int = 5) -> Figure:
     found = measured(runs, "gradient_square")
     if not found:
         return nothing("The gradient noise scale: " + UNMEASURED)
-    figure, (axes,) = panels(8, 3.9)
-    said = []
+    figure, (axes,) = panels(3.8)
+    said, ends = [], {}
     for label, group, style in styled(found, "marker"):
         updates, images = group[0].measure("update"), group[0].config.batch_size
         scales = [
@@ -445,20 +436,16 @@ def noise(runs: Runs, window: int = 5) -> Figure:
         ]
         epochs = (updates + 1) / group[0].iteration_loss.shape[1]
         axes.plot(epochs, scales, lw=1.6, ms=4.5, label=with_n(label, group), **style)
-        color = style["color"]
-        axes.axhline(images, color=color, lw=1.2, ls=DASHED)
-        end = {"xy": (1.01, images), "xycoords": ("axes fraction", "data")}
-        axes.annotate(f"batch {images:,}", **end, color=color, va="center", size=9)
+        axes.axhline(images, color=style["color"], lw=1.2, ls=DASHED)
+        ends[f"batch {images:,}"] = epochs[-1], images, style["color"]
         known = [scale for scale in scales if np.isfinite(scale)]
         span = f"{min(known):,.0f} to {max(known):,.0f} images" if known else "hidden by the noise"
-        said.append(f"{label} {span}")
-    plain_log(axes)
+        said.append(f"{with_n(label, group)} {span}")
+    plain_log(axes, "xy")
     title = "Noise scale during training; dashed: the batch size used"
     tidy(axes, title, xlabel="epochs done", ylabel="gradient noise scale (images)")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_major_formatter(THOUSANDS)
-    axes.legend(frameon=False)
+    legend_above(figure)
+    label_ends(axes, ends)
     return figure.described(f"Line chart of the gradient noise scale, log axes: {'; '.join(said)}.")
 
 
@@ -476,14 +463,14 @@ def noise_words(runs: Runs) -> Text:
             scale = noise_scale(group, chosen)
             found = f"**{label}:** in {when} the noise"
             if np.isnan(scale):
-                lines.append(f"{found} hides the gradient ({seeds(group)}).")
+                lines.append(f"{found} hides the gradient (n = {len(group)}).")
                 continue
             each = [noise_scale([run], chosen) for run in group]
             spread = ""
             if len(group) > 1 and np.isfinite(each).all():
                 spread = f", {min(each):,.0f} to {max(each):,.0f} by seed"
             lines.append(
-                f"{found} scale is {scale:,.0f} images ({seeds(group)}{spread}): a batch of "
+                f"{found} scale is {scale:,.0f} images (n = {len(group)}{spread}): a batch of "
                 f"{images:,} is {brief(images / scale)} times that."
             )
     return sentences(lines, runs, "gradient_square")
