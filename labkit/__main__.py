@@ -29,7 +29,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--scale", default="quick", help=f"{' or '.join(SCALES)}.")
+@click.option("--scale", default="paper", help=f"{' or '.join(SCALES)}.")
 @click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
 @click.option("--epochs", help="Instead of the scale's.")
 @click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")

@@ -128,7 +128,7 @@ def test_the_headline_figure_shows_every_comparison_on_its_side(runs):
             assert dot.get_color() == overview.VERDICTS[agrees][2]
         assert part.what in figure.alt
     assert said[0].startswith(f"{len(found)} comparisons: ")
-    assert max(figure.get_figwidth(), overview.curves(runs).get_figwidth()) <= 6.2
+    assert max(figure.get_figwidth(), overview.curves(runs).get_figwidth()) <= 6.4
 
 
 def test_its_colours_can_be_read_on_white():

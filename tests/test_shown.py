@@ -232,10 +232,13 @@ def contrast(one, other):
 def test_colours_stand_out_on_their_paper(theme):
     colors = dict(THEMES[theme])
     paper, grid = colors.pop("paper"), colors.pop("grid")
-    assert colors.keys() == {"ink", "soft", *(f"c{n}" for n in range(7))}
+    assert colors.keys() == {
+        *("ink", "soft", "holds", "fails", "undecided"),
+        *(f"c{n}" for n in range(7)),
+    }
     for name, color in colors.items():  # labels are written in those of lines, too
         assert contrast(color, paper) >= 4.5, name
-    assert contrast(grid, paper) > 1.2 and len({*colors.values(), paper, grid}) == 11
+    assert contrast(grid, paper) > 1.2 and len({*colors.values(), paper, grid}) == 14
 
 
 def test_letters_stand_out_on_their_cell_of_a_heatmap():

@@ -122,6 +122,7 @@ class Claim:
 
     Attributes:
         number: in the ledger.
+        name: for where there is room for two words.
         section: of the original.
         says: the statement, in English.
         predicts: what the records must show if it holds.
@@ -133,6 +134,7 @@ class Claim:
     """
 
     number: int
+    name: str
     section: str
     says: str
     predicts: str
@@ -558,6 +560,7 @@ IMAGES = " and, for accuracies, over the test images too"
 CLAIMS = (
     Claim(
         1,
+        "final loss",
         "1.2",
         "After ten epochs the loss fell to 0.20056.",
         "One more run of ours could end there (if it could, that proves nothing).",
@@ -568,6 +571,7 @@ CLAIMS = (
     ),
     Claim(
         2,
+        "99 %",
         "1.3",
         "Training and test accuracy both pass 99 %.",
         "Both mean accuracies lie above 99 %.",
@@ -579,6 +583,7 @@ CLAIMS = (
     ),
     Claim(
         3,
+        "digits",
         "1.3",
         "8 is learnt best, 2 and 7 worst.",
         "8 is best, and 2 and 7 are the two worst, in most runs and on both splits.",
@@ -590,6 +595,7 @@ CLAIMS = (
     ),
     Claim(
         4,
+        "2 and 7",
         "1.3",
         "2 and 7 are mistaken for each other (its guess).",
         "They are mistaken for each other more often than other pairs, and most often of all.",
@@ -602,6 +608,7 @@ CLAIMS = (
     ),
     Claim(
         5,
+        "sigmoid",
         "2.1",
         "Sigmoid converges worse than ReLU.",
         "The area under its log-loss curve is larger.",
@@ -612,6 +619,7 @@ CLAIMS = (
     ),
     Claim(
         6,
+        "tanh",
         "2.2",
         "Tanh is a little worse than ReLU and better than sigmoid.",
         "The area under its log-loss curve lies between theirs.",
@@ -622,6 +630,7 @@ CLAIMS = (
     ),
     Claim(
         7,
+        "learning rate",
         "3.1",
         "A learning rate of 0.1 costs much accuracy; 0.01 is better.",
         "The test accuracy is lower; by how much, the original's size says.",
@@ -633,6 +642,7 @@ CLAIMS = (
     ),
     Claim(
         8,
+        "batch size",
         "3.2",
         "Batch size 1000 beats 64 in convergence and in accuracy.",
         "The area under its log-loss curve is smaller, and its test accuracy is higher.",

@@ -63,6 +63,7 @@ def _read(kind: type, rows: list[dict[str, Any]]) -> tuple[Any, ...]:
 _numbers = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 SECTIONS: tuple[Section, ...] = _read(Section, _numbers["sections"])
 EXCERPTS: tuple[Excerpt, ...] = _read(Excerpt, _numbers["excerpts"])
+STATEMENTS: dict[int, str] = {int(k): words for k, words in _numbers["statements"].items()}
 STATED_FINAL_LOSS: float = _numbers["stated_final_loss"]
 EXCERPT_EPOCH_LOSS: float = _numbers["excerpt_epoch_loss"]
 

@@ -27,17 +27,21 @@ from labkit.core.config import SCALE_SEEDS, SCALES
 from labkit.core.values import LabkitError, choice
 from labkit.lab.provenance import commit
 from labkit.report import notebook
-from labkit.report.page import PageSection, export, render, runs_shown, unrun
+from labkit.report.page import PageSection, export, extracts, render, runs_shown, unrun
 from labkit.store.files import MOST_JSON, file_sha256, parse, read, write_atomically
 from labkit.store.folder import Store, StoreError
 
-NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe")
+NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe", "06_here")
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # the folder of a report until it is complete
 EVIDENCE = "lab-report-files"  # begins the name of the folder that a page's evidence is in
 STOPPED = "The report was stopped while it ran."
-LISTED = re.compile(r"lab-report\.html|notebooks/[\w.-]+\.ipynb|runs/[\w-]+\.(json|npz)")
+FOLDERS = ("notebooks", "runs", "tables", "figures")  # of a page's evidence
+LISTED = re.compile(
+    r"lab-report\.html|notebooks/[\w.-]+\.ipynb|runs/[\w-]+\.(json|npz)|"
+    r"tables/table-\d+\.csv|figures/figure-\d+\.svg"
+)
 
 
 def notebook_folder() -> Path:
@@ -50,7 +54,7 @@ def notebook_folder() -> Path:
 def write_report(
     folder: Path,
     *,
-    scale: str = "quick",
+    scale: str = "paper",
     dataset: str | None = None,
     epochs: Any = None,
     seeds: Any = None,
@@ -88,7 +92,7 @@ def write_report(
         runs = draft / "runs", evidence(folder / PAGE) / "runs"
         with FileLock(folder / ".lock", timeout=0), kept_runs(*runs) as kept:
             remove_listed(draft, draft=True, runs=not kept)
-            for name in ("notebooks", "runs"):
+            for name in FOLDERS:
                 (draft / name).mkdir(parents=True, exist_ok=True)
             sections = run_notebooks(plans, draft, started)
             broken = [part for part in sections if part.status != "complete"]
@@ -208,6 +212,8 @@ def write_draft(
     copies = Store(draft / "runs", shipped=None)
     manifest, page = render(written, notebooks, sections, copies)
     write_atomically(draft / PAGE, page.encode())
+    for name, content in extracts(page).items():
+        write_atomically(draft / name, content)
     manifest["files"] = {name: file_sha256(draft / name) for name in contents(draft, manifest)}
     write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -273,6 +279,8 @@ def contents(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     names = [PAGE, *(f"notebooks/{name}.ipynb" for name in manifest["notebooks"])]
     records = [path.name for path in sorted(folder.glob("runs/*"))]
     names += [f"runs/{name}" for name in records if re.split("[-.]", name)[0] in manifest["runs"]]
+    extracted = [*folder.glob("tables/*.csv"), *folder.glob("figures/*.svg")]
+    names += [path.relative_to(folder).as_posix() for path in sorted(extracted)]
     return [name for name in names if LISTED.fullmatch(name) and (folder / name).is_file()]
 
 
@@ -289,7 +297,7 @@ def refuse_foreign(folder: Path) -> None:
         LabkitError: names some of what it holds.
     """
     draft = folder / UNFINISHED
-    for path in (draft, draft / "notebooks", draft / "runs"):
+    for path in (draft, *(draft / name for name in FOLDERS)):
         if path.is_symlink():
             raise LabkitError(
                 f"{path} is a symbolic link; a report is not written where it leads. Remove it, or "
@@ -330,6 +338,6 @@ def remove_listed(folder: Path, *, draft: bool = False, runs: bool = True) -> No
         elif draft:
             path.rename(path.with_stem(f"{path.stem}-changed-{secrets.token_hex(2)}"))
     (folder / MANIFEST).unlink()
-    for empty in (folder / "notebooks", folder / "runs", folder):
+    for empty in (*(folder / name for name in FOLDERS), folder):
         with contextlib.suppress(OSError):  # not empty: somebody else's
             empty.rmdir()

@@ -1,7 +1,10 @@
 """The page: a pure function of executed notebooks, the records behind them, and what is written
 down of how they were run; so that it can be computed again."""
 
+import csv
 import functools
+import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,20 +15,41 @@ from typing import Any
 import jinja2
 import nbformat
 from bs4 import BeautifulSoup
-from nbconvert import HTMLExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbconvert.filters import Highlight2HTML, markdown2html, strip_ansi
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
 from labkit.core.config import VARIED, Config, scale_name
 from labkit.core.words import plural
-from labkit.judge import original
-from labkit.show import conclusions, remake, tables
+from labkit.judge import claims, original
+from labkit.show import conclusions, figure, overview, remake, tables
 from labkit.store.folder import Store, StoreError
 from labkit.store.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
+WORDS = {True: "holds", False: "fails", None: "undecided"}
+HIDDEN = "remove-cell"  # the tag of a cell that is for the notebook alone
+FOLDED = "fold"  # the tag of a heading whose part of the page is folded away
+
+
+@dataclass
+class Row:
+    """What stands side by side on a wide page: prose, a figure, and what is said of it."""
+
+    prose: list[NotebookNode] = field(default_factory=list)
+    figure: list[NotebookNode] = field(default_factory=list)
+    rest: list[NotebookNode] = field(default_factory=list)
+
+
+@dataclass
+class Part:
+    """A heading with what belongs to it; `head` is its markdown."""
+
+    head: str
+    tags: list[str]
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -36,10 +60,18 @@ class PageSection:
     status: str  # "complete", "partial" (some of it is shown) or "failed" (nothing is)
     reason: str = ""  # why it is not complete, as a sentence
     title: str = ""  # its first heading
-    body: str = ""  # all of it as HTML
-    # Of those below the title, anchor and text.
-    headings: list[tuple[str, str]] = field(default_factory=list)
+    parts: list["Part"] = field(default_factory=list)  # the title's first
     calls: list[dict[str, Any]] = field(default_factory=list)  # how what it shows was made
+
+    @property
+    def anchor(self) -> str:
+        """Where it is on the page."""
+        return slug(self.title.lstrip(". 0123456789"))
+
+    @property
+    def number(self) -> str:
+        """Of the original's section that it rebuilds; "" if there is none."""
+        return (re.match(r"[\d.]*", self.title) or [""])[0]
 
 
 def own_cells(executed: NotebookNode) -> list[NotebookNode]:
@@ -54,21 +86,8 @@ def unrun(executed: NotebookNode) -> list[int]:
     return [n for n, cell in code if cell.execution_count is None or n in errors]
 
 
-@functools.cache
-def exporter() -> HTMLExporter:
-    """What makes HTML of notebooks; it takes a while to begin."""
-    made = HTMLExporter(
-        template_name="section",
-        extra_template_basedirs=[str(TEMPLATES)],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
-    made.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    return made
-
-
 def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSection:
-    """An executed notebook as a part of the page, as far as it came; headings go one level down.
+    """An executed notebook as a part of the page, as far as it came.
 
     Args:
         executed: None if it did not even begin.
@@ -80,26 +99,115 @@ def export(name: str, executed: NotebookNode | None, reason: str = "") -> PageSe
     shows = any(out.output_type in ("display_data", "execute_result") for out in outputs)
     if status == "partial" and not shows:
         return PageSection(name, "failed", reason, title=name)
-    language = {"name": "python", "pygments_lexer": "ipython3"}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": language})
-    soup = BeautifulSoup(exporter().from_notebook_node(notebook)[0], "html.parser")
-    title, headings = name, []
-    for heading in soup.find_all(["h1", "h2", "h3", "h4"]):
-        for link in heading.find_all("a", class_="anchor-link"):
-            link.decompose()
-        text, level = heading.get_text().strip(), int(heading.name[1])
-        heading.name = f"h{level + 1}"
-        heading["id"] = f"{name}-{heading.get('id', text)}"  # ids are unique on a page
-        if level == 1:
-            title = text
-        elif level == 2:
-            headings.append((heading["id"], text))
-    for cell in soup.find_all("div", class_="cell"):
-        del cell["id"]  # by chance in papermill's own cells; nothing points there
-    for table in soup.find_all("table"):
-        table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
+    first = cells[0].source.splitlines()[:1] if cells else []
+    title = first[0].removeprefix("# ") if first and first[0].startswith("# ") else name
     calls = [call for out in outputs if (call := out.get("data", {}).get(remake.MIME))]
-    return PageSection(name, status, reason, title, str(soup), headings, calls)
+    return PageSection(name, status, reason, title, parted(cells), calls)
+
+
+def parted(cells: list[NotebookNode]) -> list[Part]:
+    """The cells of a notebook by their headings, and in rows."""
+    joined = nbformat.v4.new_notebook(cells=[nbformat.from_dict(cell) for cell in cells])
+    joined, _ = CoalesceStreamsPreprocessor(enabled=True)(joined, {})
+    parts = [Part("", [])]
+    for cell in joined.cells:
+        tags, rows = cell.metadata.setdefault("tags", []), parts[-1].rows
+        shows = [out.get("data", {}) for out in cell.get("outputs", [])]
+        if cell.cell_type == "markdown" and cell.source.startswith("#"):
+            parts.append(Part(cell.source, tags))
+        elif cell.cell_type == "markdown":
+            rows += [Row([cell])] * (HIDDEN not in tags)
+        elif any(figure.SVG in data for data in shows) and HIDDEN not in tags:
+            if not rows or rows[-1].figure or rows[-1].rest:
+                rows.append(Row())
+            rows[-1].figure.append(cell)
+        elif cell.cell_type == "code":
+            rows += [Row()] * (not rows)
+            rows[-1].rest.append(cell)
+    return parts
+
+
+def slug(text: str) -> str:
+    """A heading as the name of a place on the page."""
+    return "-".join(re.findall(r"\w+", text.lower()))
+
+
+def prose(source: str, anchor: str = "") -> str:
+    """Markdown as HTML; its headings go one level down and can be linked to."""
+
+    def heading(found: re.Match[str]) -> str:
+        level, text = int(found[1]) + 1, found[2]
+        place = slug(f"{anchor} {re.sub('<[^>]*>', '', text)}")
+        return f'<h{level} id="{place}"><a href="#{place}">{text}</a></h{level}>'
+
+    pattern = r'<h(\d)[^>]*>(.*?)(?:<a class="anchor-link".*?</a>)?</h\1>'
+    return re.sub(pattern, heading, markdown2html(source).strip(), flags=re.S)
+
+
+def headed(html: str) -> tuple[str, str]:
+    """HTML's first heading, and what follows it."""
+    found = re.match(r"<h\d.*?</h\d>", html, re.S)
+    return html[: found.end() if found else 0], html[found.end() if found else 0 :]
+
+
+def unlinked(heading: str) -> str:
+    """A heading that links nowhere, as one that can be clicked to unfold must not."""
+    return re.sub("</?a[^>]*>", "", heading)
+
+
+def caption(output: Mapping[str, Any]) -> str:
+    """What a table shows, briefly: the first words of its caption."""
+    return re.split("[;:.(] ", output["data"]["text/plain"].partition("\n")[0])[0]
+
+
+@functools.cache
+def templates() -> jinja2.Environment:
+    """The templates, and what they can do to text."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {}  # parameters in their order, as papermill has it
+    made.filters |= {"prose": prose, "headed": headed, "unlinked": unlinked}
+    made.filters |= {"caption": caption, "plain": strip_ansi}
+    made.filters["code"] = Highlight2HTML(pygments_lexer="ipython3")
+    made.globals |= {"mime": remake.MIME, "hidden": HIDDEN, "folded": FOLDED}
+    return made
+
+
+def body(section: PageSection) -> str:
+    """A section by itself, as HTML."""
+    return templates().get_template("section.html.j2").module.section(section, Numbering(), None)
+
+
+class Numbering:
+    """Numbers the figures and tables of a page in their order."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def next(self, kind: str) -> int:
+        """The number of one more of a kind."""
+        self.counts[kind] += 1
+        return self.counts[kind]
+
+
+def extracts(page: str) -> dict[str, bytes]:
+    """The tables of a page as CSV, as they are shown, and its figures as SVG, by file name."""
+    soup, files = BeautifulSoup(page, "html.parser"), {}
+    for table in soup.select("[id^=table-] table"):
+        rows = io.StringIO()
+        for row in table.find_all("tr"):
+            cells = [(cell.get_text(), int(cell.get("colspan", 1))) for cell in row(["th", "td"])]
+            csv.writer(rows).writerow(text for text, wide in cells for _ in range(wide))
+        files[f"tables/{table.find_parent(id=True)['id']}.csv"] = rows.getvalue().encode()
+    # Not from the soup, which writes the names of HTML's tags in small letters and SVG's too.
+    for name, drawing in re.findall(r'<figure id="(figure-\d+)">.*?(<svg.*?</svg>)', page, re.S):
+        files[f"figures/{name}.svg"] = drawing.encode()
+    return files
 
 
 def runs_shown(sections: Iterable[PageSection]) -> list[dict[str, Any]]:
@@ -140,48 +248,68 @@ def render(
     compared, others = grouped(runs.values(), config)
     first = next(iter(compared.values()), [])
     n = min(map(len, compared.values()), default=0)
-    head: list[tables.Table | conclusions.Text] = []
-    if compared:
-        found = [tables.summary(compared), tables.ledger(compared)]
-        head += [table for table in found if len(table.frame)]
+    judged = list(claims.judgements(compared)) if compared else []
+    head: list[Any] = []
     if len(first) > 1 and scale == "paper":
-        head = [conclusions.headline(compared), conclusions.ours(compared), *head]
-        head += [tables.beside(compared)]
+        head = [overview.abstract(compared), conclusions.headline(compared)]
+        head += [conclusions.ours(compared), tables.beside(compared)]
+    if judged:
+        head += [overview.verdicts(compared), overview.curves(compared), tables.ledger(compared)]
+    head += [tables.summary(compared)] if compared else []
     dates = written["started"], written["finished"]
-    foot = [tables.provenance({**compared, **others}, *dates)] if runs else []
-    made_by = [call["made by"] for call in [*(t.call for t in head), *calls]]
-    made_by += [table.call["made by"] for table in foot]
+    head += [tables.provenance({**compared, **others}, *dates)] if runs else []
+    findings = {
+        part.name: text
+        for part in sections
+        if part.number and (text := overview.finding(part.number, compared)).markdown
+    }
+    head += findings.values()
+    made_by = [call["made by"] for call in calls]
+    head_by = [part.call["made by"] for part in head]
     complete = all(part["status"] == "complete" for part in notebooks.values())
     manifest = {
-        "format": 2,
+        "format": 3,
         "status": "complete" if complete and len(sections) == len(notebooks) else "partial",
         "scale": scale,
         "stale": stale,
         **written,
         "notebooks": {name: dict(part) for name, part in notebooks.items()},
         "runs": {name: described(run, *dates) for name, run in runs.items()},
+        "head": head_by,
         "shown": made_by,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.policies["json.dumps_kwargs"] = {}  # parameters in their order, as papermill has it
     began, ended = map(datetime.fromisoformat, dates)
-    return manifest, environment.get_template("page.html.j2").render(
+    return manifest, templates().get_template("page.html.j2").render(
         manifest=manifest,
         banner=conclusions.banner(config, n, smoke),
         n=n,
         sections=sections,
-        shown={
-            part.call["made by"].rpartition(".")[2]: remake.marked(part.html(), part.call)
-            for part in head + foot
-        },
-        kinds=Counter(name.partition(".")[0] for name in made_by),
+        shown={part.call["made by"].rpartition(".")[2]: as_output(part) for part in head},
+        findings={name: as_output(text) for name, text in findings.items()},
+        judged=[(one, state(one)) for one in judged],
+        stated=claims.CLAIMS,
+        quotes=original.STATEMENTS,
+        numbering=Numbering(),
+        kinds=Counter(name.partition(".")[0] for name in head_by + made_by),
         sources=Counter(run["source"] for run in manifest["runs"].values()),
         versions=first[0].provenance["versions"] if first else {},
         seconds=(ended - began).total_seconds(),
+        themes=figure.THEMES,
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )
+
+
+def as_output(shown: Any) -> dict[str, Any]:
+    """A table, text or figure as a notebook would have it among its outputs."""
+    bundle = shown._repr_mimebundle_()
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
+
+
+def state(judgement: claims.Judgement) -> str:
+    """How a claim stands, in a word: holds, fails, undecided, or mixed."""
+    found = {part.agrees for part in judgement.parts}
+    return "mixed" if len(found) > 1 else WORDS[found.pop()]
 
 
 def described(run: Run, started: str, finished: str) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """`labkit verify`: recompute from the records all that a page shows, render the page again from
 that, and compare the two, element by element."""
 
-import base64
 import contextlib
 import dataclasses
 import difflib
 import hashlib
-import io
 import itertools
 import json
 import re
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import nbformat
 import numpy as np
 from bs4 import BeautifulSoup, PageElement, Tag
@@ -24,13 +23,12 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillException
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from PIL import Image
 
 from labkit.core.config import DATASETS
 from labkit.core.values import LabkitError
 from labkit.report import build
-from labkit.report.page import PageSection, export, own_cells, render, unrun
-from labkit.show import conclusions, plots, reasons, remake, tables
+from labkit.report.page import PageSection, body, export, extracts, own_cells, render, unrun
+from labkit.show import conclusions, figure, overview, plots, reasons, remake, tables
 from labkit.store.audit import record_problems
 from labkit.store.files import MOST_JSON, file_sha256, parse, read
 from labkit.store.folder import NAME, Store, StoreError, load
@@ -40,7 +38,10 @@ from labkit.store.run import Run
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 MOST_PAGE = 2**28  # bytes; the report's own has four million
 MOST_SAID = 120  # characters of what is shown in either place where two pages differ
-KINDS = {"tables": tables, "conclusions": conclusions, "plots": plots, "reasons": reasons}
+KINDS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (tables, conclusions, plots, reasons, overview)
+}
 HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
 MANIFEST_TAG = {"name": "lab-report-manifest"}
 
@@ -117,7 +118,7 @@ def verify_page(page: Path, verdict: Verdict) -> None:
             "or its head was altered."
         )
         return
-    for part in soup.find_all(["table", "img"]):
+    for part in soup.find_all(["table", "img", "svg"]):
         if not part.find_parent(attrs={remake.ATTRIBUTE: True}):
             verdict.problems.append(f"{place_of(part)} does not say how it was made.")
     if not stated["notebooks"]:
@@ -158,14 +159,21 @@ def verify_page(page: Path, verdict: Verdict) -> None:
     for tree in pages:
         tree.find("meta", attrs=MANIFEST_TAG).decompose()  # it was compared
     verdict.problems += [*differences(*pages), *differing]
-    within = Counter(call["made by"] for part in sections for call in part.calls)
-    for name, times in (Counter(expected["shown"]) - within).items():  # those of the page itself
-        verdict.checked["tables" if name.startswith("tables") else "texts"] += times
+    verdict.checked["tables"] += sum(name.startswith("tables") for name in expected["head"])
+    verdict.checked["texts and figures of the head"] += sum(
+        not name.startswith("tables") for name in expected["head"]
+    )
     verdict.checked["sections"] += len(sections)
+    drawn = [part.get("data-matplotlib") for part in soup.find_all("svg")]
+    if others := sum(version != matplotlib.__version__ for version in drawn):
+        verdict.checked["figures by words and size, drawn by another matplotlib"] += others
     if not alone:
         paths = {n: folder / n for n in build.contents(folder, stated)} | {build.PAGE: page}
         files = {name: file_sha256(path) for name, path in paths.items()}
         verdict.checked["files"] += len(files)
+        for name, content in extracts(text_of(page)).items():
+            if files.get(name) != hashlib.sha256(content).hexdigest():
+                verdict.problems.append(f"{name} does not hold what the page shows.")
         manifest = parse(read(folder / build.MANIFEST, MOST_JSON))
         verdict.problems += unequal(build.MANIFEST, manifest, {**expected, "files": files})
 
@@ -206,18 +214,15 @@ def as_shown(section: Tag, own: NotebookNode) -> NotebookNode:
     """A notebook as it must have been executed to be shown so: its outputs are taken from the page,
     but of tables and texts only how they were made."""
     executed = nbformat.from_dict(own)
-    for cell, block in zip(executed.cells, section.find_all("div", class_="cell"), strict=False):
-        if cell.cell_type != "code":
-            continue
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    for cell, block in zip(code, section.find_all("div", class_="cell"), strict=False):
         cell.execution_count, cell.outputs = 1, []
-        for part in block.find_all(["div", "details"]):
+        for part in block.find_all(["div", "details"], recursive=False):
             if part.has_attr(remake.ATTRIBUTE):
                 data = {remake.MIME: json.loads(part[remake.ATTRIBUTE])}
-                if picture := part.find("img"):
-                    data["image/png"] = str(picture.get("src")).partition("base64,")[2]
-                last = part.find(class_="output_execute_result")
-                kind = "execute_result" if last else "display_data"
-                cell.outputs.append(nbformat.v4.new_output(kind, data))
+                if part.svg:
+                    data[figure.SVG] = str(part.svg)
+                cell.outputs.append(nbformat.v4.new_output("display_data", data))
             elif "log" in part.get("class", ()):
                 name = "stderr" if words(part.summary) == "Messages" else "stdout"
                 text = part.pre.get_text()
@@ -247,11 +252,8 @@ class Remaking:
         return again
 
     def output(self, place: str, output: NotebookNode) -> NotebookNode:
-        """An output made again, if it says how it was made; if that fails, it stays.
-
-        Its picture stays where it has the same pixels as the one drawn again, and where that cannot
-        be known: where the images in it are not at hand, or another matplotlib drew it.
-        """
+        """An output made again, if it says how it was made; if that fails, it stays, and so does a
+        picture of images that are not at hand."""
         if not (call := output.get("data", {}).get(remake.MIME)):
             return output
         checked, problems = self.verdict.checked, self.verdict.problems
@@ -268,16 +270,9 @@ class Remaking:
             kind = type(made).__name__.lower()
             checked[f"{kind}s"] += 1
             data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-            if kind == "figure":
-                shown = output.data.get("image/png")
-                unknown = made.call["from"].get("images", 0) is None
-                if unknown:
-                    checked["of these by their words alone, for want of the images"] += 1
-                same = same_picture(shown, data["image/png"])
-                if same is None and not unknown:
-                    checked["of these by words and size, drawn by another matplotlib"] += 1
-                if unknown or same is not False:
-                    data["image/png"] = shown
+            if made.call["from"].get("images", 0) is None and figure.SVG in output.data:
+                checked["of these by their words alone, for want of the images"] += 1
+                data[figure.SVG] = output.data[figure.SVG]
             data |= {remake.MIME: call}
             return nbformat.from_dict({**output, "data": data, "metadata": metadata})
         return output
@@ -332,20 +327,13 @@ def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figur
     return function(**{key: remake.decode(value, find) for key, value in made["from"].items()})
 
 
-def same_picture(shown: Any, drawn: str) -> bool | None:
-    """Whether two pictures (PNG in base64) have the same pixels; None if they have the same size,
-    but say that different versions of matplotlib drew them, so that it cannot be known."""
-    if shown == drawn:
-        return True
-    try:
-        one, other = (Image.open(io.BytesIO(base64.b64decode(text))) for text in (shown, drawn))
-        if one.size != other.size:
-            return False
-        if one.info.get("Software") != other.info.get("Software"):
-            return None
-        return one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
-    except Exception:  # a damaged picture can raise anything
-        return False
+def same_drawing(one: Tag, other: Tag) -> bool:
+    """Whether two figures are the same; of those that different versions of matplotlib drew only
+    the size can be compared (and, elsewhere, their words)."""
+    size, tool = "viewbox", "data-matplotlib"
+    if one.get(tool) != other.get(tool):
+        return one.get(size) == other.get(size)
+    return str(one) == str(other)
 
 
 def notebook_differences(name: str, executed: NotebookNode, again: NotebookNode) -> list[str]:
@@ -353,7 +341,7 @@ def notebook_differences(name: str, executed: NotebookNode, again: NotebookNode)
     pair = [[{**c, "id": 0, "metadata": 0} for c in own_cells(nb)] for nb in (executed, again)]
     if pair[0] == pair[1]:
         return []
-    pages = (parsed(export(name, notebook).body) for notebook in (executed, again))
+    pages = (parsed(body(export(name, notebook))) for notebook in (executed, again))
     return [f"notebook {name}, {sentence}" for sentence in differences(*pages)]
 
 
@@ -366,12 +354,12 @@ def differences(found: Tag, expected: Tag) -> Iterator[str]:
             if said([one]) != said([other]):
                 yield difference([one], [other])
             continue
-        for key in dict.fromkeys([*other.attrs, *one.attrs]):
-            if one.get(key) == other.get(key):
-                continue
-            if key == "src":
+        if one.name == "svg":
+            if not same_drawing(one, other):
                 yield f"{place_of(other)} has a picture that is not the one drawn again."
-            else:
+            continue
+        for key in dict.fromkeys([*other.attrs, *one.attrs]):
+            if one.get(key) != other.get(key):
                 texts = where_they_part(str(one.get(key)), str(other.get(key)))
                 yield f"{place_of(other)} has the {key} {texts[0]!r}; recomputed: {texts[1]!r}."
         parts, right = contents(one), contents(other)
@@ -425,7 +413,7 @@ def place_of(part: PageElement) -> str:
     heading, table, row = part.find_previous(HEADINGS), around.get("table"), around.get("tr")
     under = f"under “{words(heading) if heading else 'the top'}”"
     if table is None:
-        return f"{'figure' if 'img' in around else 'text'} {under}: it"
+        return f"{'figure' if 'figure' in around else 'text'} {under}: it"
     caption = re.split("[;.(]", words(table.caption))[0] if table.caption else ""
     place, cell = f"table “{caption.strip()}” {under}:", around.get("td") or around.get("th")
     if cell is None or row is None:

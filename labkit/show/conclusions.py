@@ -210,22 +210,48 @@ def printed(section_number: str) -> Text:
 
 
 @remakable
+def again(kept: Run, fresh: Run) -> Text:
+    """Whether a training that was run again gave what is on record."""
+    seconds, right = fresh.provenance["seconds"], fresh.right().sum()
+    same = (fresh.iteration_loss == kept.iteration_loss).ravel()
+    alike = "All batch losses are the same to the last bit."
+    if not same.all():
+        alike = (
+            f"The first {same.argmin()} of {same.size} batch losses are the same to the last bit; "
+            "from there on other roundings, of another kind of machine or number of threads, lead "
+            "to another run of the same kind."
+        )
+    where, threads = fresh.provenance["device"], plural(fresh.provenance["threads"], "thread")
+    lines = [
+        f"Trained on {where} with {threads} in {seconds:.1f} seconds: a mean loss of "
+        f"{claims.last_loss(fresh):.4f} nats, {right:,} of {len(fresh.right()):,} test images "
+        "right.",
+        f"On record since {kept.provenance['date'][:10]} ({kept.provenance['device']}): "
+        f"{claims.last_loss(kept):.4f} nats, {kept.right().sum():,} right. {alike}",
+    ]
+    return bullets(lines)
+
+
+@remakable
 def claim(number: int, runs: Runs) -> Text:
     """A claim of the original's with the verdict on each of its parts, and what that rests on."""
     stated = claims.claim(number)
-    head = f"**Claim {stated.number} (section {stated.section}): {stated.says}**"
-    found = claims.judge(stated, runs)
-    if found is None:
-        return Text(f"{head} These runs do not suffice to judge it.")
+    quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
+    said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
+    if not (found := claims.judge(stated, runs)):
+        return Text(f"{said}\n\nThese runs do not suffice to judge it.")
     base = next(iter(runs.values()))[0].config
     own = f" on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
+    said += f"\n\n**Verdict{own}: {found.verdict}.**"
+    parts = [f"*{sentence(p.verdict)}* {sentence(f'{p.what}: {p.brief}')}" for p in found.parts]
     lines = [f"It predicts: {stated.predicts}", f"Judged by: {stated.test}."]
     for part in found.parts:
         size = f"; for one more run, the original's size is {part.size}" * bool(part.size)
-        lines.append(f"*{sentence(part.verdict)}* {sentence(part.found + size)}")
+        lines.append(sentence(part.found + size))
     lines.append(f"The original's own numbers {stated.own()}.")
     lines += [sentence(found.note)] * bool(found.note)
-    return Text(f"{head} *Verdict{own}: {found.verdict}.*\n\n{bullets(lines)}")
+    evidence = f"<details><summary>Evidence</summary>\n\n{bullets(lines)}\n\n</details>"
+    return Text(f"{said}\n\n{bullets(parts)}\n\n{evidence}")
 
 
 @remakable

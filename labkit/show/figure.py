@@ -22,14 +22,22 @@ from labkit.store.run import Run
 #: The colours of figures, which a page may define anew as CSS variables of these names: the light
 #: ones are drawn, and are what shows where there is no page. `c0` to `c6` tell settings apart, also
 #: for the colour-blind; in a grey print markers and line styles do.
-_NAMES = ("paper", "ink", "soft", "grid", *(f"c{n}" for n in range(7)))
-_LIGHT = "#ffffff #222222 #5a6169 #e4e4e4 #00589c #c25400 #007a5a #b0308a #6f4fc4 #707070 #6b4700"
-_DARK = "#14181d #e8eaed #a9b1ba #343b44 #62b0f0 #ff9040 #35c995 #f48ad0 #b3a0ff #a6a6a6 #d8b162"
+_NAMES = ["paper", "ink", "soft", "grid", "holds", "fails", "undecided"]
+_NAMES += [f"c{n}" for n in range(7)]
+_LIGHT = (
+    "#ffffff #222222 #5a6169 #e4e4e4 #00664d #b3261e #6a5300 "
+    "#00589c #c25400 #007a5a #b0308a #6f4fc4 #707070 #6b4700"
+)
+_DARK = (
+    "#14181d #e8eaed #a9b1ba #343b44 #5fd0a8 #ff8f85 #e3c35a "
+    "#62b0f0 #ff9040 #35c995 #f48ad0 #b3a0ff #a6a6a6 #d8b162"
+)
 THEMES: dict[str, dict[str, str]] = {
     theme: dict(zip(_NAMES, colors.split(), strict=True))
     for theme, colors in (("light", _LIGHT), ("dark", _DARK))
 }
-PAPER, INK, SOFT, GRID, *COLORS = THEMES["light"].values()
+PAPER, INK, SOFT, GRID = list(THEMES["light"].values())[:4]
+COLORS = [color for name, color in THEMES["light"].items() if name[0] == "c"]
 #: Black is matplotlib's default for ink.
 VARIABLES = {"#000000": f"var(--ink, {INK})"} | {
     color: f"var(--{name}, {color})" for name, color in THEMES["light"].items()
@@ -42,6 +50,7 @@ CYCLES: dict[str, Sequence[Any]] = {
 DASHED = (0, (4, 2))
 #: How the original is drawn everywhere.
 THEIRS: dict[str, Any] = {"color": INK, "marker": "D", "mfc": PAPER, "ms": 5, "label": "original"}
+SVG = "image/svg+xml"
 WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
 T = TypeVar("T")
 
@@ -83,8 +92,8 @@ class Figure(matplotlib.figure.Figure):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         width, height = (round(side) for side in self.get_size_inches() * 100)
-        shown = {"image/svg+xml": self.svg(), "text/plain": self.alt, MIME: self.call}
-        return shown, {"image/svg+xml": {"alt": self.alt, "width": width, "height": height}}
+        shown = {SVG: self.svg(), "text/plain": self.alt, MIME: self.call}
+        return shown, {SVG: {"alt": self.alt, "width": width, "height": height}}
 
 
 def _terse(tag: str) -> str:

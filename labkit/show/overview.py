@@ -14,7 +14,11 @@ from labkit.judge import claims, likeness, original, stats
 from labkit.show.conclusions import Text
 from labkit.show.figure import (
     DASHED,
+    GRID,
     INK,
+    THEIRS,
+    THEMES,
+    WIDTH,
     Figure,
     nothing,
     panels,
@@ -27,12 +31,14 @@ from labkit.show.remake import remakable
 from labkit.store.groups import Runs, divergences, finite
 from labkit.store.run import Run
 
-GRID = "#e4e4e4"
-#: Verdict → sign, word and colour; the colours are told apart by the colour-blind and on white.
+#: Verdict → sign, word and colour.
 VERDICTS: dict[bool | None, tuple[str, str, str]] = {
-    True: ("✓", claims.HOLDS, "#00664d"),
-    False: ("✗", claims.FAILS, "#b3261e"),
-    None: ("?", claims.UNDECIDED, "#6a5300"),
+    agrees: (sign, word, THEMES["light"][name])
+    for agrees, sign, word, name in (
+        (True, "✓", claims.HOLDS, "holds"),
+        (False, "✗", claims.FAILS, "fails"),
+        (None, "?", claims.UNDECIDED, "undecided"),
+    )
 }
 #: So that a row of `verdicts` has room for what is compared.
 SHORT = {
@@ -45,7 +51,7 @@ SHORT = {
     "learning ": "",
     ", test accuracy": ": accuracy",
 }
-THEIRS = {"color": INK, "marker": "D", "mfc": "none", "ms": 7, "ls": "none"}
+DIAMOND = THEIRS | {"mfc": "none", "ms": 7, "ls": "none"}
 MOST_FAR = 4  # times our interval: farther values of the original's are at the edge
 FEW = "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"
 MOST_WORDS = 14  # of a section's title
@@ -112,9 +118,9 @@ def verdicts(runs: Runs) -> Figure:
     first = next(iter(runs.values()))[0].config
     own = f"on {first.dataset} with {plural(first.epochs, 'epoch')}: not the original's"
     notes = [divergences(runs), own * (scale_name(first) != "paper")]
-    width, top = 5.9, 1.0
+    width, top = WIDTH, 1.0
     height = top + LINE * len(lines)
-    figure, (axes,) = panels(width, height + 0.4 * any(notes))
+    figure, (axes,) = panels(height + 0.4 * any(notes))
     axes.set(xlim=(0, width), ylim=(height, 0))  # in inches, downwards
     axes.set_axis_off()
     _key(axes, [agrees for *_, agrees in found])
@@ -150,7 +156,7 @@ def _key(axes: Axes, agrees: list[bool | None]) -> None:
     axes.plot([0.12, 0.42], [0.5, 0.5], color=INK, lw=2.5)
     axes.plot(0.27, 0.5, "o", color=INK, ms=5)
     axes.text(0.5, 0.5, "ours: mean, 95 % interval", **small)
-    axes.plot(2.52, 0.5, **THEIRS)
+    axes.plot(2.52, 0.5, **DIAMOND)
     axes.text(2.64, 0.5, "the original's own number", **small)
     y = 0.84
     axes.text(0.1, y, "compared", **small)
@@ -183,7 +189,7 @@ def _row(axes: Axes, y: float, part: claims.Part, agrees: bool | None) -> str:
         x[3] -= side * 0.09  # before the arrow
         axes.plot(x[3] + side * 0.09, y, ">" if side > 0 else "<", color=INK, ms=4)
         axes.text(x[3] + side * 0.09, y + LINE, f"original: {beyond}", color=INK, ha=end, **text)
-    axes.plot(x[3], y, **THEIRS)
+    axes.plot(x[3], y, **DIAMOND)
     found = numbers.words(numbers.mean)
     axes.text(VALUES, y, shortened(found), color=INK, **text)
     own = "" if numbers.theirs is None else f", the original's {numbers.words(numbers.theirs)}"
@@ -202,8 +208,11 @@ def curves(runs: Runs) -> Figure:
     if not drawn:
         return nothing("No setting of these runs is one of the original's.", runs)
     rows = len(drawn) // 2 + 1  # and a place for the key
-    figure, parts = panels(5.8, 0.2 + 2 * rows, rows=rows, columns=2, sharey=True)
-    said, dashed = [], THEIRS | {"ls": DASHED, "lw": 1, "ms": 4, "mfc": "white"}
+    figure, parts = panels(0.2 + 2 * rows, rows=rows, columns=2, sharey=True)
+    said, dashed = (
+        [],
+        THEIRS | {"ls": DASHED, "lw": 1, "ms": 4, "label": "the original (full MNIST)"},
+    )
     for axes, (label, group, color, section) in zip(parts, drawn, strict=False):
         losses = [run.history["loss"].to_numpy() for run in group]
         said.append(f"{with_n(label, group)}: the original ends at {section.epoch_loss[-1]:.3g}")
@@ -221,7 +230,7 @@ def curves(runs: Runs) -> Figure:
     handles = [
         Line2D([], [], color=INK, lw=0.9, label="a run of ours"),
         Line2D([], [], color=INK, lw=4, alpha=0.4, label="mean of our runs"),
-        Line2D([], [], **dashed, label="the original (full MNIST)"),
+        Line2D([], [], **dashed),
     ]
     for axes in parts[len(drawn) :]:
         axes.set_axis_off()

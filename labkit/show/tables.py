@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -55,15 +57,39 @@ class Table:
         return shown.rename_axis(index=None)
 
     def html(self) -> str:
-        """The table as HTML."""
-        table = self._cells().to_html(border=0, classes="labkit")
-        return table.replace(">\n", f">\n  <caption>{escape(self.caption)}</caption>\n", 1)
+        """The table as HTML: text to the left, numbers to the right, heads with their scope."""
+        shown, levels = self._cells(), self.frame.columns.nlevels
+        names = [name if isinstance(name, tuple) else (name,) for name in shown]
+        lines = [f"<caption>{escape(self.caption)}</caption>", "<thead>"]
+        for level in range(levels):
+            corner = escape(str(self.frame.index.name or "")) if level == levels - 1 else ""
+            line = f'<th scope="col">{corner}</th>' if corner else "<td></td>"
+            for head, group in groupby(names, itemgetter(slice(level + 1))):
+                wide, text = len(list(group)), escape(str(head[level]))
+                span = f' scope="colgroup" colspan="{wide}"' if wide > 1 else ' scope="col"'
+                line += f"<th{span}>{text}</th>" if text else f'<td colspan="{wide}"></td>'
+            lines.append(f"<tr>{line}</tr>")
+        lines.append("</thead>\n<tbody>")
+        marks = [
+            ' style="text-align: left"' * _textual(self.frame.iloc[:, i]) for i in range(len(names))
+        ]
+        for label, *row in shown.itertuples(name=None):
+            line = "".join(
+                f"<td{mark}>{escape(cell)}</td>" for mark, cell in zip(marks, row, strict=True)
+            )
+            lines.append(f'<tr><th scope="row">{escape(str(label))}</th>{line}</tr>')
+        return '<table class="labkit">\n' + "\n".join(lines) + "\n</tbody>\n</table>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/html": self.html(), "text/plain": repr(self), MIME: self.call}
 
     def __repr__(self) -> str:
         return f"{self.caption}\n{self._cells().to_string()}"
+
+
+def _textual(column: pd.Series) -> bool:
+    """Whether a column holds words."""
+    return not all(isinstance(value, int | float | np.number) or value == "" for value in column)
 
 
 def _written(value: object, decimals: int) -> str:

@@ -11,8 +11,8 @@ from labkit.store.run import Run, Runs
 
 #: For the caption of whatever shows both kinds of statistics.
 BOTH = (
-    "recalibrated: batch normalisation's statistics are estimated anew for the final weights; by "
-    "running averages: as model.eval() answers"
+    "recalibrated: with normalisation statistics estimated anew; by running averages: as "
+    "model.eval() answers"
 )
 
 
