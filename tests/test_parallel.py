@@ -100,12 +100,11 @@ def wait_for(condition):
 
 def test_the_last_run_missing_ends_with_the_bits_it_has_beside_others(whole, tmp_path, chance):
     runs = tmp_path / "runs"
-    parent = torture.start(runs, "all", seconds=1e9)  # no checkpoints
+    parent = torture.start(runs, "all", seconds=1e9)  # a checkpoint only where it stops
     wait_for(lambda: list(runs.glob("*.json")))
     parent.send_signal(chance.choice(torture.SIGNALS))
     parent.communicate(timeout=torture.PATIENCE)
     torture.assert_no_orphans(runs)
-    assert not list(runs.glob("*.checkpoint"))
     kept = min(runs.glob("*.json")).stem
     for path in runs.glob("*.*"):
         if not path.name.startswith((kept, ".locks")):

@@ -16,7 +16,7 @@ from labkit.lab import stopping
 TELL_SECONDS = 1.0  # between what a training tells the live display
 REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
 POINTS = 200  # of a curve
-INK = "#7a7a7a"  # can be read on white and on JupyterLab's dark theme
+INK = "#808080"  # can be read on white and on JupyterLab's dark theme
 REPORT = "report: "  # how a line begins that `tell` prints
 
 
@@ -86,7 +86,8 @@ class Live:
             axes = figure.add_subplot()
             for config, curve in self.curves.items():
                 label = self.labels[config]
-                axes.plot(*zip(*curve, strict=True), color=colors[label], lw=1, label=label)
+                style = {"color": colors[label], "label": label, "lw": 1}
+                axes.plot(*zip(*curve, strict=True), "." if len(curve) == 1 else "-", **style)
             axes.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
             axes.set_xlim(0, max(config.epochs for config in self.curves))
             axes.set_title(title, size="medium", loc="left")
@@ -103,10 +104,14 @@ class Live:
         """Leave one line of text, so that the saved notebook stays small."""
         trained = sum(share == 1 for share in self.shares.values())
         rest = 0 if finished else len(self.work) - trained
-        counts = {"recorded": len(self.labels) - trained - rest, "trained": trained}
-        said = [f"{n} {what}" for what, n in (counts | {"to train": rest}).items() if n]
-        took = f" in {duration(time.perf_counter() - self.start)}" * bool(self.shares)
-        line = f"{plural(len(self.labels), 'run')}: {', '.join(said)}{took}"
+        took = duration(time.perf_counter() - self.start)
+        counts = {
+            "recorded": len(self.labels) - trained - rest,
+            f"trained in {took}": trained,
+            "not trained to the end": rest,
+        }
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        line = f"{plural(len(self.labels), 'run')}: {said}"
         self.display.update({"text/plain": line}, raw=True)
 
 
