@@ -14,7 +14,7 @@ from labkit.core.device import find_device
 from labkit.core.log import say
 from labkit.core.values import ConfigError, flag
 from labkit.lab import workers
-from labkit.lab.progress import Live, shown
+from labkit.lab.progress import Log, shown
 from labkit.lab.training import Steps, finish, threads, training_steps
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
@@ -53,9 +53,7 @@ def run(
     return run_all({config.setting(): config}, seeds=[config.seed], **options)[config.setting()][0]
 
 
-def run_steps(
-    config: Config, device: str, retrain: bool | str, log: str | Live, store: Store
-) -> Steps:
+def run_steps(config: Config, device: str, retrain: bool | str, log: Log, store: Store) -> Steps:
     """`run`, one iteration at a time, so that other runs can go on in between."""
     where = find_device(device)
     digest = config.digest(datasets.checksum(config.dataset))
@@ -92,7 +90,7 @@ def run_steps(
         return trained
 
 
-def reuse(found: Run, checkpoint: Checkpoint, log: str | Live) -> Run:
+def reuse(found: Run, checkpoint: Checkpoint, log: Log) -> Run:
     """A recorded run; says so, and removes the checkpoint that a kill after its end has left."""
     say(log, f"{found.config.describe()}: recorded {found.provenance['date'][:10]}")
     with contextlib.suppress(OSError):

@@ -11,13 +11,13 @@ from typing import Any
 from labkit.core.config import DATASETS, Config
 from labkit.core.log import say
 from labkit.core.words import plural
-from labkit.lab import stopping
 
 TELL_SECONDS = 1.0  # between what a training tells the live display
 REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
-POINTS = 200  # of a curve
+POINTS, NAMED = 200, 8  # of a curve; settings in the legend, which are those begun last
 INK = "#808080"  # can be read on white and on JupyterLab's dark theme
 REPORT = "report: "  # how a line begins that `tell` prints
+Curve = Sequence[tuple[float, float]]  # epochs, and mean losses from then on
 
 
 class Live:
@@ -33,111 +33,109 @@ class Live:
 
         self.labels, self.start = labels, time.perf_counter()
         self.work = {config: config.epochs * DATASETS[config.dataset][0] for config in missing}
-        self.first: dict[Config, float] = {}  # the share that a run had when it was first heard of
-        self.shares: dict[Config, float] = {}
-        self.curves: dict[Config, Sequence[tuple[float, float]]] = {}
+        self.runs: dict[Config, tuple[float, float, Curve]] = {}  # share at first, share, losses
         self.heard = self.drawn = 0.0
-        bundle = {"text/plain": f"{plural(len(missing), 'run')} to train"}
-        self.display = display(bundle, raw=True, display_id=True)
+        first = {"text/plain": f"{plural(len(missing), 'run')} to train"}
+        self.display = display(first, raw=True, display_id=True)
 
     def say(self, line: str) -> None:
-        """Show a line above the curves."""
-        picture = {"image/png": self.picture(line)} if self.curves else {}
+        """Show a line, and the curves below it."""
+        picture = {"image/png": self.picture(line)} if self.runs else {}
         self.display.update({"text/plain": line, **picture}, raw=True)
         self.drawn = time.perf_counter()
 
-    def note(self, config: Config, share: float, curve: Sequence[tuple[float, float]]) -> None:
+    def note(self, config: Config, share: float, curve: Curve) -> None:
         """Show what `tell` told of a run: at once at first, then ever less often."""
         now = time.perf_counter()
         self.heard = self.heard or now
-        self.first.setdefault(config, share)
-        self.shares[config], self.curves[config] = share, curve
+        self.runs[config] = self.runs.get(config, [share])[0], share, curve
         if now - self.drawn > min(REDRAW_SECONDS, (now - self.heard) / 2):
             self.say(self.title(now))
 
     def title(self, now: float) -> str:
         """Which runs of how many are trained, how far they are, and how long all take yet."""
-        active = [config for config, share in self.shares.items() if share < 1]
-        before = len(self.labels) - len(self.work) + len(self.shares) - len(active)
-        which = f"run {min(before + 1, len(self.labels))}"
-        if len(active) > 1:
-            which = f"runs {before + 1}–{before + len(active)}"
-        parts = [f"{which} of {len(self.labels)}"]
+        active = {config: share for config, (_, share, _) in self.runs.items() if share < 1}
+        of = len(self.labels)
+        last = of - len(self.work) + len(self.runs)
+        which = f"runs {last - len(active) + 1}–{last}" if len(active) > 1 else f"run {last}"
+        title = f"{which} of {of}"
         if active:
-            slowest = min(active, key=self.shares.get)
-            epoch = self.shares[slowest] * slowest.epochs
-            parts.append(f"epoch {epoch:.1f} of {slowest.epochs}")
-        gained = sum((share - self.first[c]) * self.work[c] for c, share in self.shares.items())
-        left = sum((1 - self.shares.get(c, 0)) * work for c, work in self.work.items())
+            slowest = min(active, key=active.get)
+            title += f", epoch {active[slowest] * slowest.epochs:.1f} of {slowest.epochs}"
+        gained = sum(self.work[c] * (share - first) for c, (first, share, _) in self.runs.items())
+        left = sum(self.work.values())
+        left -= sum(self.work[config] * share for config, (_, share, _) in self.runs.items())
         if gained:
-            parts.append(f"{duration((now - self.heard) / gained * left)} left for all")
-        return ", ".join(parts)
+            title += f", {duration((now - self.heard) / gained * left)} left for all"
+        return title
 
     def picture(self, title: str) -> bytes:
         """The losses so far, in nats, a line for each run and a colour for each setting, as PNG."""
         from matplotlib import rc_context
         from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter
+        from matplotlib.ticker import LogLocator
 
         names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
         colors = {label: f"C{n}" for n, label in enumerate(dict.fromkeys(self.labels.values()))}
         with rc_context(dict.fromkeys(names, INK)):
             figure = Figure(figsize=(7, 2.8), layout="constrained")
-            axes = figure.add_subplot()
-            for config, curve in self.curves.items():
+            axes, lines = figure.add_subplot(), {}
+            for config, (_, _, curve) in self.runs.items():
                 label = self.labels[config]
-                style = {"color": colors[label], "label": label, "lw": 1}
-                axes.plot(*zip(*curve, strict=True), "." if len(curve) == 1 else "-", **style)
+                style = {"color": colors[label], "lw": 1, "ms": 2}
+                (lines[label],) = axes.plot(*zip(*curve, strict=True), ".-", **style)
             axes.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
-            axes.set_xlim(0, max(config.epochs for config in self.curves))
+            axes.set_xlim(0, max(config.epochs for config in self.runs))
             axes.set_title(title, size="medium", loc="left")
+            axes.minorticks_off()
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")  # 0.1, and not a power of ten
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-            axes.legend(handles.values(), handles, loc="upper right", frameon=False, ncols=2)
+            last = list(lines)[-NAMED:]
+            axes.legend([lines[label] for label in last], last, frameon=False, loc="upper right")
             buffer = io.BytesIO()
             figure.savefig(buffer, dpi=100, transparent=True)
         return buffer.getvalue()
 
     def end(self, finished: bool) -> None:
         """Leave one line of text, so that the saved notebook stays small."""
-        trained = sum(share == 1 for share in self.shares.values())
+        trained = sum(share == 1 for _, share, _ in self.runs.values())
         rest = 0 if finished else len(self.work) - trained
-        took = duration(time.perf_counter() - self.start)
-        counts = {
-            "recorded": len(self.labels) - trained - rest,
-            f"trained in {took}": trained,
-            "not trained to the end": rest,
-        }
+        took = f"trained in {duration(time.perf_counter() - self.start)}"
+        counts = {"recorded": len(self.labels) - trained - rest, took: trained}
+        counts["not trained to the end"] = rest
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        line = f"{plural(len(self.labels), 'run')}: {said}"
-        self.display.update({"text/plain": line}, raw=True)
+        self.display.update({"text/plain": f"{plural(len(self.labels), 'run')}: {said}"}, raw=True)
+
+
+#: A word of `core.log.LOGS`, or what takes its place in JupyterLab.
+Log = str | Live
 
 
 @contextlib.contextmanager
-def shown(
-    log: str, labels: Mapping[Config, str], missing: Collection[Config]
-) -> Iterator[str | Live]:
-    """The log of a call's runs: with "epoch" in JupyterLab a `Live`, which ends with the block. An
-    interrupt says where it stopped them."""
+def shown(log: str, labels: Mapping[Config, str], missing: Collection[Config]) -> Iterator[Log]:
+    """The log of a call's runs: with "epoch" in JupyterLab a `Live`, which ends with the block.
+
+    An interrupt, whose arguments are the places where it stopped runs, gets a sentence that says
+    so; in a notebook it is shown in the traceback's place.
+    """
     live = Live(labels, missing) if log == "epoch" and in_jupyterlab() else None
     finished = False
     try:
-        with stopping.sentence():
-            yield live or log
-            finished = True
+        yield live or log
+        finished = True
+    except KeyboardInterrupt as stop:
+        places = " and ".join(dict.fromkeys(stop.args))
+        said = f"stopped{' at ' * bool(places)}{places}; run again to go on"
+        stop.args = (said,)
+        stop._render_traceback_ = lambda: [said]  # IPython asks for it
+        raise
     finally:
         if live:
             live.end(finished)
 
 
 def track(
-    steps: Iterable[Any],
-    config: Config,
-    iterations: int,
-    log: str | Live,
-    earlier: Iterable[float] = (),
+    steps: Iterable[Any], config: Config, iterations: int, log: Log, earlier: Iterable[float] = ()
 ) -> Iterator[Any]:
     """Pass the losses of `fit` through, and say how far they are.
 
@@ -178,7 +176,7 @@ def track(
 
 
 def tell(
-    log: str | Live, config: Config, losses: Sequence[float], total: int, ended: bool = False
+    log: Log, config: Config, losses: Sequence[float], total: int, ended: bool = False
 ) -> None:
     """Let the live display, of this process or of the parent, know how far a run of `total`
     iterations is; one that has diverged ends before the last."""

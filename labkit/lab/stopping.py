@@ -1,4 +1,4 @@
-"""Ctrl-C and JupyterLab's stop button: never in the middle of an update, and never a traceback."""
+"""Ctrl-C and JupyterLab's stop button: never in the middle of an update."""
 
 import contextlib
 import signal
@@ -23,19 +23,3 @@ def held() -> Iterator[list[int]]:
             signal.signal(number, handler)
     for number in came[:1]:
         before[number](number, None)
-
-
-@contextlib.contextmanager
-def sentence() -> Iterator[None]:
-    """Say of an interrupt in the block where it stopped the training, which its arguments are.
-
-    A notebook shows this sentence alone, anything else whatever it shows of a KeyboardInterrupt.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        places = " and ".join(dict.fromkeys(stop.args))
-        said = f"stopped{' at ' * bool(places)}{places}; run again to go on"
-        stop.args = (said,)
-        stop._render_traceback_ = lambda: [said]  # what IPython shows in a traceback's place
-        raise

@@ -17,7 +17,7 @@ import torch
 
 from labkit.core.config import DATASETS, Config
 from labkit.core.log import say
-from labkit.lab.progress import REPORT, Live
+from labkit.lab.progress import REPORT, Log
 from labkit.lab.stopping import held
 from labkit.lab.training import Steps, deterministic, interrupt
 from labkit.store.folder import Store, StoreWarning
@@ -98,7 +98,7 @@ def processes(runs: int) -> int:
 
 
 def in_processes(
-    configs: Iterable[Config], threads: int, store: Store, log: str | Live, retrain: bool | str
+    configs: Iterable[Config], threads: int, store: Store, log: Log, retrain: bool | str
 ) -> list[Config]:
     """Train on the CPU, a process with so many `threads` for each run, and keep them in `store`;
     which were trained.
