@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 from labkit.core.config import Config
 from labkit.core.values import ConfigError
-from labkit.lab.progress import REPORT, Live, duration, tell, track
+from labkit.lab.progress import REPORT, Live, duration, in_jupyterlab, tell, track
 
 LOSSES = [torch.tensor(0.5), torch.tensor(0.25)]
 
@@ -124,6 +124,18 @@ def test_the_display_says_which_run_and_when_all_are_done(monkeypatch):
     ]
     assert texts[3] == "3 runs: 1 recorded, 2 not trained to the end"
     assert texts[-1] == "3 runs: 1 recorded, 2 trained in 0:30"
+
+
+def test_a_record_that_goes_meanwhile_is_trained_too(monkeypatch):
+    display, texts, _ = live(monkeypatch, {Config(): "lr 0.01"}, [], 1.0)
+    display.note(Config(), 0.5, [(0.0, 2.5)])
+    display.end(False)
+    assert texts == ["run 1 of 1, epoch 5.0 of 10", "1 run: 1 not trained to the end"]
+
+
+def test_a_script_that_a_cell_starts_has_plain_lines(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "03_lr.ipynb")
+    assert not in_jupyterlab()
 
 
 def test_the_curves_have_plain_numbers_and_a_colour_for_each_setting(monkeypatch):

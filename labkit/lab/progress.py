@@ -1,5 +1,6 @@
 """How far trainings are: one live display in JupyterLab, plain lines anywhere else."""
 
+import builtins
 import contextlib
 import io
 import json
@@ -32,7 +33,7 @@ class Live:
         from IPython.display import display  # here: training in a terminal needs no notebook
 
         self.labels, self.start = labels, time.perf_counter()
-        self.work = {config: config.epochs * DATASETS[config.dataset][0] for config in missing}
+        self.work = {config: images(config) for config in missing}
         self.runs: dict[Config, tuple[float, float, Curve]] = {}  # share at first, share, losses
         self.heard = self.drawn = 0.0
         first = {"text/plain": f"{plural(len(missing), 'run')} to train"}
@@ -48,6 +49,7 @@ class Live:
         """Show what `tell` told of a run: at once at first, then ever less often."""
         now = time.perf_counter()
         self.heard = self.heard or now
+        self.work.setdefault(config, images(config))  # a record may have gone meanwhile
         self.runs[config] = self.runs.get(config, [share])[0], share, curve
         if now - self.drawn > min(REDRAW_SECONDS, (now - self.heard) / 2):
             self.say(self.title(now))
@@ -190,6 +192,11 @@ def tell(
         print(f"{REPORT}{json.dumps([share, curve])}", flush=True)
 
 
+def images(config: Config) -> int:
+    """How many images a whole training passes through the network."""
+    return config.epochs * DATASETS[config.dataset][0]
+
+
 def duration(seconds: float) -> str:
     """Minutes and seconds, as 3:07."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
@@ -198,6 +205,7 @@ def duration(seconds: float) -> str:
 def in_jupyterlab() -> bool:
     """Whether someone watches: Jupyter's server names the notebook of the kernels it starts.
 
-    Papermill, nbval and nbconvert start kernels without a server, and get plain lines.
+    Papermill, nbval and nbconvert start kernels without a server, and get plain lines; so does a
+    script that a cell starts.
     """
-    return "JPY_SESSION_NAME" in os.environ
+    return "JPY_SESSION_NAME" in os.environ and hasattr(builtins, "get_ipython")

@@ -15,9 +15,9 @@ from typing import IO
 import psutil
 import torch
 
-from labkit.core.config import DATASETS, Config
+from labkit.core.config import Config
 from labkit.core.log import say
-from labkit.lab.progress import REPORT, Log
+from labkit.lab.progress import REPORT, Log, images
 from labkit.lab.stopping import held
 from labkit.lab.training import Steps, deterministic, interrupt
 from labkit.store.folder import Store, StoreWarning
@@ -75,7 +75,7 @@ def in_streams(trainings: Sequence[Steps], device: torch.device) -> list[Run]:
 
 def worth(config: Config) -> bool:
     """Whether a run is long enough for a process of its own."""
-    return DATASETS[config.dataset][0] * config.epochs >= WORTH
+    return images(config) >= WORTH
 
 
 def threads_each(configs: Iterable[Config]) -> int:
