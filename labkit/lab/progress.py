@@ -14,7 +14,7 @@ from labkit.core.log import say
 from labkit.core.words import plural
 
 TELL_SECONDS = 1.0  # between what a training tells the live display
-REDRAW_SECONDS = 3.0  # a redraw takes some 50 ms
+REDRAW_SECONDS = 5.0  # a redraw takes 0.1
 POINTS, NAMED = 200, 8  # of a curve; settings in the legend, which are those begun last
 INK = "#808080"  # can be read on white and on JupyterLab's dark theme
 REPORT = "report: "  # how a line begins that `tell` prints
