@@ -7,6 +7,8 @@ import functools
 import itertools
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +19,7 @@ import jupyter_client
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torture
 from helpers import (
     Bomb,
@@ -97,6 +100,8 @@ def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path, whole):
     try:
         stop = run_cell(manager, client, lambda m: (work_until(2), m.interrupt_kernel()))
         assert stop["ename"] == "KeyboardInterrupt"
+        (said,) = stop["traceback"]
+        assert re.fullmatch(r"stopped at epoch \d, iteration \d; run again to go on", said)
         client.execute(source)  # in the same kernel
         work_until(checkpoint.read_header(saved)["iterations"][0] + 1)
     finally:
@@ -112,6 +117,64 @@ def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path, whole):
     ((run, weights),) = whole.runs
     assert torture.same(found, run)
     assert torture.weights_of(tmp_path / "runs").read_text() == weights
+
+
+def stopping_at(monkeypatch, owner, name, at, times=1):
+    """Let Ctrl-C be pressed so many times within a call of a function, and let the call go on."""
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def pressed(*arguments, **options):
+        result = function(*arguments, **options)
+        for _ in range(times if next(calls) == at else 0):
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(owner, name, pressed)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at", "place"),
+    [
+        (F, "cross_entropy", 6, "epoch 0, iteration 2"),  # in an update; the first four measure
+        (state.TrainingState, "record", 4, "epoch 1, iteration 1"),
+        (state.TrainingState, "measure", 5, "epoch 1, iteration 1"),
+        (state.TrainingState, "diverged", 4, "epoch 1, iteration 0"),
+        (state, "predict", 1, "epoch 1, iteration 0"),
+        (state, "predict", 2, "epoch 2, iteration 0"),
+    ],
+)
+def test_wherever_ctrl_c_comes_the_state_of_that_moment_is_saved(
+    owner, name, at, place, tiny, tmp_path, monkeypatch, uninterrupted
+):
+    """Also if it comes again while that is done."""
+    config = Config(batch_size=16, epochs=2, lr=0.001)
+    whole = uninterrupted(config)
+    saved = Checkpoint(tmp_path / f"{config.digest('small')}{SUFFIX}")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stop:
+        stopping_at(patch, owner, name, at, times=2)
+        stopping_at(patch, checkpoint.json, "dumps", 1)
+        train_run(config, tiny, CPU, checkpoint=saved)
+    assert stop.value.args == (place,)
+    done, iterations, _ = checkpoint.read_header(saved.path)["iterations"]
+    assert "epoch {}, iteration {}".format(*divmod(done, iterations)) == place
+    assert torture.same(train_run(config, tiny, CPU, checkpoint=saved), whole)
+
+
+def test_a_stop_that_cannot_be_saved_says_so(tiny, tiny_data, tmp_path, monkeypatch, own_store):
+    config = Config(batch_size=16, epochs=2, lr=0.001)
+    stopping_at(monkeypatch, state.TrainingState, "record", 4)
+    said = "stopped at epoch 1, iteration 1 .not saved.; run again to go on"
+    failing = pytest.warns(StoreWarning, match="no checkpoint")
+    with RestrictedFileSize(10**6), failing, pytest.raises(KeyboardInterrupt, match=said):
+        experiment.run(config, device="cpu", log="none")
+    assert not list(own_store.glob(f"*{SUFFIX}"))
+
+
+def test_before_the_first_update_there_is_nothing_to_save(tiny_data, monkeypatch, own_store):
+    stopping_at(monkeypatch, state.TrainingState, "measure", 1)
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped; run again to go on$"):
+        experiment.run(Config(epochs=1), device="cpu", log="none")
+    assert not list(own_store.glob(f"*{SUFFIX}"))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])

@@ -9,6 +9,8 @@ import sys
 import textwrap
 import time
 import warnings
+from itertools import permutations
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +23,7 @@ from labkit.core.config import Config, vary
 from labkit.core.data import CHECKSUMS
 from labkit.lab import experiment, workers
 from labkit.lab.training import threads
+from labkit.store.checkpoint import SUFFIX, read_header
 from labkit.store.folder import Store, StoreWarning, lock_of
 
 SETTINGS = vary(Config(epochs=1, batch_size=1000, epoch_accuracy=False), lr=[0.001, 0.01])
@@ -100,12 +103,11 @@ def wait_for(condition):
 
 def test_the_last_run_missing_ends_with_the_bits_it_has_beside_others(whole, tmp_path, chance):
     runs = tmp_path / "runs"
-    parent = torture.start(runs, "all", seconds=1e9)  # no checkpoints
+    parent = torture.start(runs, "all", seconds=1e9)  # a checkpoint only where it stops
     wait_for(lambda: list(runs.glob("*.json")))
     parent.send_signal(chance.choice(torture.SIGNALS))
     parent.communicate(timeout=torture.PATIENCE)
     torture.assert_no_orphans(runs)
-    assert not list(runs.glob("*.checkpoint"))
     kept = min(runs.glob("*.json")).stem
     for path in runs.glob("*.*"):
         if not path.name.startswith((kept, ".locks")):
@@ -182,7 +184,8 @@ def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
     source = """
         import dataclasses
         from labkit.lab import experiment, worker
-        from labkit.store.folder import Store, StoreError
+        from labkit.store.checkpoint import SUFFIX, read_header
+from labkit.store.folder import Store, StoreError
         def full(*_):
             raise StoreError("the disk is full.")
         def training(*_):
@@ -226,36 +229,64 @@ def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
     assert workers.processes(9) == 2
 
 
-def test_an_interrupt_ends_the_processes_too_and_frees_their_runs(own_store):
+def test_an_interrupt_ends_the_processes_too_which_save_and_free_their_runs(own_store):
     """A kill does so in `test_the_last_run_missing_ends_with_the_bits_it_has_beside_others`."""
-    source = """
-        import signal
-        from labkit.core.config import Config, vary
+    source = f"""
+        import sys; sys.path.insert(0, {str(Path(torture.__file__).parent)!r})
+        from pathlib import Path
+        import torture
+        from labkit.core.config import vary
         from labkit.lab import workers
         from labkit.lab.experiment import run_all
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+        folder = Path({str(own_store)!r})
+        torture.prepare(folder, 1e9)  # nothing is saved but where it stops
         workers.WORTH, workers.processes = 0, lambda runs: 2
+        workers.COMMAND = torture.command("one", folder, 1e9)
         try:
-            run_all(vary(Config(epochs=9), lr=[0.001, 0.01, 0.1]), device="cpu")
-        except KeyboardInterrupt:
-            print("INTERRUPTED")
+            run_all(vary(torture.CONFIG.replace(epochs=99), lr=[0.001, 0.01, 0.1]), device="cpu")
+        except KeyboardInterrupt as stop:
+            print(stop)
     """
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True
     )
-    lines = (line for line in parent.stdout if line.endswith("training\n"))
+    lines = (line for line in parent.stdout if "Train Epoch: 0" in line)
     next(lines), next(lines)
     children = psutil.Process(parent.pid).children()
     assert len(children) == 2
     parent.send_signal(signal.SIGINT)
     said, _ = parent.communicate(timeout=torture.PATIENCE)
-    assert "INTERRUPTED" in said
-    _, alive = psutil.wait_procs(children, timeout=torture.PATIENCE)
-    assert not alive
-    for lr in (0.001, 0.01, 0.1):
-        digest = Config(epochs=9, lr=lr).digest(CHECKSUMS["mnist-5k"])
+    assert not any(map(psutil.pid_exists, (child.pid for child in children)))
+    configs = [torture.CONFIG.replace(epochs=99, lr=lr) for lr in (0.001, 0.01, 0.1)]
+    digests = [config.digest(CHECKSUMS["mnist-5k"]) for config in configs]
+    headers = [read_header(own_store / f"{digest}{SUFFIX}") for digest in digests]
+    at = [divmod(*header["iterations"][:2]) for header in headers[:2]]
+    places = dict.fromkeys(f"epoch {epoch}, iteration {i}" for epoch, i in at)
+    found = {f"stopped at {' and '.join(p)}; run again to go on" for p in permutations(places)}
+    assert said.splitlines()[-1] in found and not headers[2]
+    for digest in digests:
         with lock_of(own_store, digest).acquire(timeout=5):
             pass
+
+
+def test_an_interrupt_on_a_gpu_stops_every_run_that_has_begun(monkeypatch):
+    stopped = []
+
+    def training(number):
+        try:
+            yield
+            while not number:
+                yield
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            stopped.append(number)
+            stop.args = (f"epoch {number}",)
+            raise
+
+    pretend_gpu(monkeypatch, lambda: 100)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        workers.in_streams([training(0), training(1), training(2)], torch.device("cuda"))
+    assert sorted(stopped) == [0, 1] and sorted(stop.value.args) == ["epoch 0", "epoch 1"]
 
 
 def made_up_trainings(steps: list[int], order: list[int]):

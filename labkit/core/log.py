@@ -1,14 +1,19 @@
 """The lines that a training prints."""
 
+from typing import Any
+
 from labkit.core.values import choice
 
-#: "named" is "epoch" for several runs at once: each line says which it is of.
-LOGS = ("epoch", "iteration", "named", "none")
+#: "named" is "epoch" for several runs at once: each line says which it is of. "report" is what a
+#: process prints whose parent shows how far it is.
+LOGS = ("epoch", "iteration", "named", "report", "none")
 
 
-def say(log: str, line: str) -> None:
-    """Print `line` at once, unless the log is "none"."""
-    if choice("log", log, LOGS) != "none":
+def say(log: Any, line: str) -> None:
+    """Print `line` at once, unless the log is "none"; a log that is no word shows it itself."""
+    if hasattr(log, "say"):
+        log.say(plain(line))
+    elif choice("log", log, LOGS) != "none":
         print(plain(line), flush=True)
 
 

@@ -14,6 +14,7 @@ from labkit.core.device import find_device
 from labkit.core.log import say
 from labkit.core.values import ConfigError, flag
 from labkit.lab import workers
+from labkit.lab.progress import Log, shown
 from labkit.lab.training import Steps, finish, threads, training_steps
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
@@ -32,14 +33,15 @@ def run(
 
     A training that was interrupted goes on from its last checkpoint, with as many threads as it
     began with, and ends with the same bits if the type of machine and the versions are the same
-    too. While another process trains the same run, this one waits for it. Where the store cannot
-    be written the run is trained all the same, and a warning says that it is not kept.
+    too. Ctrl-C and JupyterLab's stop button write a checkpoint. While another process trains the
+    same run, this one waits for it. Where the store cannot be written the run is trained all the
+    same, and a warning says that it is not kept.
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         retrain: train even if the run is recorded; the new run takes the old one's place. A date
             and time (ISO 8601, UTC) means: if it was recorded before then.
-        log: `epoch` for a line per epoch (in JupyterLab a live curve), `iteration` for the
+        log: `epoch` for a line per epoch (in JupyterLab a live display), `iteration` for the
             original's line per iteration, `none` for silence.
         store: where runs are kept; by default this user's.
 
@@ -47,10 +49,11 @@ def run(
         LabkitError: the device or the data is not to be had, the device's memory does not
             suffice, or the run was recorded by a newer labkit.
     """
-    return finish(run_steps(config, device, retrain, log, store or Store()))
+    options = {"device": device, "retrain": retrain, "log": log, "store": store}
+    return run_all({config.setting(): config}, seeds=[config.seed], **options)[config.setting()][0]
 
 
-def run_steps(config: Config, device: str, retrain: bool | str, log: str, store: Store) -> Steps:
+def run_steps(config: Config, device: str, retrain: bool | str, log: Log, store: Store) -> Steps:
     """`run`, one iteration at a time, so that other runs can go on in between."""
     where = find_device(device)
     digest = config.digest(datasets.checksum(config.dataset))
@@ -87,7 +90,7 @@ def run_steps(config: Config, device: str, retrain: bool | str, log: str, store:
         return trained
 
 
-def reuse(found: Run, checkpoint: Checkpoint, log: str) -> Run:
+def reuse(found: Run, checkpoint: Checkpoint, log: Log) -> Run:
     """A recorded run; says so, and removes the checkpoint that a kill after its end has left."""
     say(log, f"{found.config.describe()}: recorded {found.provenance['date'][:10]}")
     with contextlib.suppress(OSError):
@@ -125,34 +128,28 @@ def run_all(
         label: [config.replace(seed=seed) for seed in chosen] for label, config in settings.items()
     }
     configs = list(dict.fromkeys(config for group in groups.values() for config in group))
-    cores, each = torch.get_num_threads(), workers.threads_each(configs)
-    runs = train_at_once(configs, each, device, retrain, log, store or Store())
-    for config in configs:
-        if config not in runs:
-            with threads(each if workers.worth(config) else cores):
-                runs[config] = run(config, device=device, retrain=retrain, log=log, store=store)
-    return {label: [runs[config] for config in group] for label, group in groups.items()}
-
-
-def train_at_once(
-    configs: list[Config], each: int, device: str, retrain: bool | str, log: str, store: Store
-) -> dict[Config, Run]:
-    """Those of the runs that are trained several at a time, on a CPU with `each` so many threads;
-    the others are left out."""
-    where, before = find_device(device), retrain_before(retrain)
+    labels = {c: next(label for label in groups if c in groups[label]) for c in configs}
+    store, where, before = store or Store(), find_device(device), retrain_before(retrain)
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
     missing = [config for config in configs if not recorded(store, digests[config], before)]
-    if len(missing) < 2 or where.type not in ("cpu", "cuda"):
-        return {}
-    if where.type == "cpu":
-        trained = workers.in_processes(missing, each, store, log, retrain)
-        runs = {config: store.get(digests[config]) for config in trained}
-        return {c: dataclasses.replace(run, recorded=False) for c, run in runs.items() if run}
-    # By name, so that two processes that share some of the runs never wait for each other.
-    missing.sort(key=digests.get)
-    named = "named" if log == "epoch" else log
-    steps = [run_steps(config, device, retrain, named, store) for config in missing]
-    return dict(zip(missing, workers.in_streams(steps, where), strict=True))
+    cores, each = torch.get_num_threads(), workers.threads_each(configs)
+    with shown(log, labels, missing) as log:
+        runs = {}
+        if len(missing) > 1 and where.type == "cpu":
+            trained = workers.in_processes(missing, each, store, log, retrain)
+            runs = {config: store.get(digests[config]) for config in trained}
+            runs = {c: dataclasses.replace(run, recorded=False) for c, run in runs.items() if run}
+        elif len(missing) > 1 and where.type == "cuda":
+            # By name, so that two processes that share some of the runs never wait for each other.
+            missing.sort(key=digests.get)
+            named = "named" if log == "epoch" else log
+            steps = [run_steps(config, device, retrain, named, store) for config in missing]
+            runs = dict(zip(missing, workers.in_streams(steps, where), strict=True))
+        for config in configs:
+            if config not in runs:
+                with threads(each if workers.worth(config) else cores):
+                    runs[config] = finish(run_steps(config, device, retrain, log, store))
+    return {label: [runs[config] for config in group] for label, group in groups.items()}
 
 
 ALWAYS = "9999"  # later than any date: every recorded run is trained again

@@ -21,6 +21,7 @@ from labkit.lab.diagnostics import Diagnostics
 from labkit.lab.graphs import fit
 from labkit.lab.provenance import provenance
 from labkit.lab.slim import slim
+from labkit.lab.stopping import held
 from labkit.store.checkpoint import Checkpoint
 from labkit.store.run import HISTORY, RECALIBRATED_HISTORY, Run
 
@@ -113,9 +114,17 @@ class TrainingState:
         self.diagnostics.table |= tensors.get("diagnostics", {})
 
     def updates(self) -> Iterator[Tensor]:
-        """The losses of all updates that are still to come; each is made when it is asked for."""
+        """The losses of all updates that are still to come; each is made when it is asked for.
+
+        An interrupt waits for the end of an update, so that at any other time the state is whole.
+        """
         steps = fit(self.model, self.optimizer, self.data, self.config, self.done)
-        return streams.drawing_from(self.generators, steps)
+        steps = streams.drawing_from(self.generators, steps)
+        while self.done < self.total:
+            with held():
+                loss = next(steps)
+                self.record(loss)
+            yield loss
 
     def measure(self) -> None:
         """To be called before each update: what the diagnostics need of the network as it is."""
@@ -123,7 +132,7 @@ class TrainingState:
             self.diagnostics.before(self.done)
 
     def record(self, loss: Tensor) -> None:
-        """To be called after each update."""
+        """Count an update."""
         self.losses[self.done] = loss
         self.done += 1
         with self.stopwatch.aside("diagnostics"):
@@ -136,8 +145,8 @@ class TrainingState:
 
     @property
     def epoch_ends(self) -> bool:
-        """Whether the last update was its epoch's last."""
-        return self.done % self.iterations == 0
+        """Whether the last update was its epoch's last, and `end_epoch` has not been called."""
+        return self.done == (len(self.history) + 1) * self.iterations
 
     def epoch_losses(self) -> Tensor:
         """The losses of the current epoch so far."""
@@ -153,6 +162,31 @@ class TrainingState:
             return False
         self.answers = NO_ANSWERS
         return True
+
+    def settle(self) -> bool:
+        """To be called after each update, and where a training goes on, since an interrupt may have
+        come before it: ends the epoch if that is due. False if the training has diverged."""
+        if self.diverged():
+            return False
+        if self.epoch_ends:
+            self.end_epoch()
+        return True
+
+    def stop(self, checkpoint: Checkpoint | None) -> tuple[str, ...]:
+        """Save an interrupted training, whatever interrupts come meanwhile; where it is.
+
+        With its last epoch evaluated it has more than a checkpoint holds, and an older one stays.
+        """
+        if not self.done or len(self.history) == self.config.epochs:
+            return ()
+        place = "epoch {}, iteration {}".format(*divmod(self.done, self.iterations))
+        if not checkpoint:
+            return (f"{place} (not saved)",)
+        with held() as came:
+            checkpoint.broken = False
+            self.save(checkpoint)
+            came.clear()
+        return (f"{place} (not saved)" if checkpoint.broken else place,)
 
     def end_epoch(self) -> None:
         """Add the epoch to the history; evaluate the network, if the config says so."""

@@ -28,10 +28,10 @@ def training_steps(
 ) -> Steps:
     """Train and evaluate `config` on `data` on `device`; keeps nothing but `checkpoint`.
 
-    Goes on where `checkpoint` holds a state, with the same numbers as if it had never stopped, and
-    saves one now and then. A loss that is not finite ends the training; the run then says where it
-    diverged, and has no answers. Measuring changes nothing that is trained: it is done on a copy,
-    with random streams of its own.
+    Goes on where `checkpoint` holds a state, with the same numbers as if it had never stopped;
+    saves one now and then, and at an interrupt, whose arguments then say where it came. A loss that
+    is not finite ends the training; the run then says where it diverged, and has no answers.
+    Measuring changes nothing that is trained: it is done on a copy, with random streams of its own.
 
     Raises:
         DeviceError: the device's memory does not suffice, or the device was lost.
@@ -44,19 +44,25 @@ def training_steps(
             stack.enter_context(threads(saved[0]["provenance"]["threads"]))
             state.restore(*saved)
         stack.enter_context(flushed_denormals(device))
-        state.measure()
-        earlier = state.losses[: state.done].tolist()
-        for loss in progress.track(state.updates(), config, state.iterations, log, earlier):
-            state.record(loss)
-            if state.diverged():
-                say(log, f"{config.describe()}: diverged in epoch {state.epoch}")
-                break
-            if state.epoch_ends:
-                state.end_epoch()
-            if checkpoint and state.done < state.total and checkpoint.due():
-                state.save(checkpoint)
+        try:
+            earlier = state.losses[: state.done].tolist()
+            losses = progress.track(state.updates(), config, state.iterations, log, earlier)
+            going = state.settle()
             state.measure()
-            yield
+            for _ in losses if going else ():
+                going = state.settle()
+                if not going:
+                    break
+                if checkpoint and state.done < state.total and checkpoint.due():
+                    state.save(checkpoint)
+                state.measure()
+                yield
+            if not going:
+                say(log, f"{config.describe()}: diverged in epoch {state.epoch}")
+            progress.tell(log, config, state.losses[: state.done].tolist(), state.total, ended=True)
+        except KeyboardInterrupt as stop:
+            stop.args = state.stop(checkpoint)
+            raise
         return state.run()
 
 
@@ -68,6 +74,18 @@ def finish(steps: Steps) -> Run:
                 next(steps)
             except StopIteration as end:
                 return end.value
+            except KeyboardInterrupt as stop:
+                stop.args += interrupt(steps)
+                raise
+
+
+def interrupt(steps: Steps) -> tuple[str, ...]:
+    """Let a training save its state and end, if it has not; where it was."""
+    try:
+        steps.throw(KeyboardInterrupt())
+    except KeyboardInterrupt as stop:
+        return stop.args
+    return ()
 
 
 def deterministic() -> contextlib.AbstractContextManager[None]:

@@ -1,7 +1,9 @@
 """The process that trains one run, see `workers.in_processes`."""
 
+import _thread
 import json
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -11,20 +13,24 @@ import torch
 
 from labkit.core.config import Config
 from labkit.core.device import DeviceError
-from labkit.lab.experiment import run
-from labkit.lab.workers import WARNING
+from labkit.lab.experiment import run_steps
+from labkit.lab.training import finish
+from labkit.lab.workers import STOPPED, WARNING
 from labkit.store.folder import Store
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it ends, and so closes the standard input."""
+    """Stop when the process that started this one ends, and so closes the standard input."""
     while os.read(0, 1):
         pass
-    os._exit(1)
+    _thread.interrupt_main(signal.SIGTERM)
 
 
 def child() -> None:
     """Train the one run that the first line of the standard input asks for."""
+    # Ctrl-C reaches the parent too, which then says when to stop, and waits for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.showwarning = lambda message, *_: print(f"{WARNING}{message}", flush=True)
@@ -32,9 +38,12 @@ def child() -> None:
     places = [Path(place) for place in request["places"]]
     store = Store(places[0], shipped=None)
     store.places = places
-    options = {name: request[name] for name in ("retrain", "log")}
+    config, options = Config(**request["config"]), (request["retrain"], request["log"])
     try:
-        trained = run(Config(**request["config"]), device="cpu", store=store, **options)
+        trained = finish(run_steps(config, "cpu", *options, store))
+    except KeyboardInterrupt as stop:
+        print(*(f"{STOPPED}{place}" for place in stop.args), sep="\n", flush=True)
+        sys.exit("it was stopped")
     except DeviceError as error:
         sys.exit(str(error))
     if not trained.checksum:

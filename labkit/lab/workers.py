@@ -15,9 +15,11 @@ from typing import IO
 import psutil
 import torch
 
-from labkit.core.config import DATASETS, Config
+from labkit.core.config import Config
 from labkit.core.log import say
-from labkit.lab.training import Steps, deterministic
+from labkit.lab.progress import REPORT, Log, images
+from labkit.lab.stopping import held
+from labkit.lab.training import Steps, deterministic, interrupt
 from labkit.store.folder import Store, StoreWarning
 from labkit.store.run import Run
 
@@ -28,7 +30,7 @@ WORTH = 20_000
 MEMORY = 1.5e9
 #: Runs at once on a GPU: more do not go faster.
 STREAMS = 25
-WARNING = "warning: "  # how a line begins that is one
+WARNING, STOPPED = "warning: ", "stopped: "  # how a line of a process begins that is one
 #: What starts a process that trains one run; see `worker`.
 COMMAND = (sys.executable, "-m", "labkit.lab.worker")
 
@@ -49,25 +51,31 @@ def in_streams(trainings: Sequence[Steps], device: torch.device) -> list[Run]:
     with deterministic(), contextlib.ExitStack() as closing:
         for steps in trainings:
             closing.callback(steps.close)  # frees its lock if another fails
-        while waiting or active:
-            free = torch.cuda.mem_get_info(device)[0]
-            if waiting and (not active or (free > 1.5 * largest and len(active) < STREAMS)):
-                number, steps = waiting.pop()
-                active[number] = steps, torch.cuda.Stream(device)
-            for number, (steps, stream) in list(active.items()):
-                try:
-                    with torch.cuda.stream(stream):
-                        next(steps)
-                except StopIteration as end:
-                    done[number] = end.value
-                    del active[number]
-            largest = max(largest, free - torch.cuda.mem_get_info(device)[0])
+        try:
+            while waiting or active:
+                free = torch.cuda.mem_get_info(device)[0]
+                if waiting and (not active or (free > 1.5 * largest and len(active) < STREAMS)):
+                    number, steps = waiting.pop()
+                    active[number] = steps, torch.cuda.Stream(device)
+                for number, (steps, stream) in list(active.items()):
+                    try:
+                        with torch.cuda.stream(stream):
+                            next(steps)
+                    except StopIteration as end:
+                        done[number] = end.value
+                        del active[number]
+                largest = max(largest, free - torch.cuda.mem_get_info(device)[0])
+        except KeyboardInterrupt as stop:
+            for steps, stream in active.values():
+                with torch.cuda.stream(stream):
+                    stop.args += interrupt(steps)
+            raise
     return [done[number] for number in range(len(trainings))]
 
 
 def worth(config: Config) -> bool:
     """Whether a run is long enough for a process of its own."""
-    return DATASETS[config.dataset][0] * config.epochs >= WORTH
+    return images(config) >= WORTH
 
 
 def threads_each(configs: Iterable[Config]) -> int:
@@ -90,7 +98,7 @@ def processes(runs: int) -> int:
 
 
 def in_processes(
-    configs: Iterable[Config], threads: int, store: Store, log: str, retrain: bool | str
+    configs: Iterable[Config], threads: int, store: Store, log: Log, retrain: bool | str
 ) -> list[Config]:
     """Train on the CPU, a process with so many `threads` for each run, and keep them in `store`;
     which were trained.
@@ -103,10 +111,12 @@ def in_processes(
     if at_once < 2 or log == "iteration" or not store.writable():
         return []
     say(log, f"{len(waiting)} runs to train, {at_once} at a time")
-    request = {"threads": threads, "retrain": retrain, "log": "none" if log == "none" else "named"}
+    request = {"threads": threads, "retrain": retrain}
+    request["log"] = {"none": "none", "epoch": "named"}.get(log, "report")
     request["places"] = [str(place) for place in store.places]
     lines: queue.SimpleQueue[tuple[Config, str | None]] = queue.SimpleQueue()  # None: it has ended
     active: dict[Config, subprocess.Popen[str]] = {}
+    followers: list[threading.Thread] = []
     trained: list[Config] = []
     failed: dict[Config, str] = {}
 
@@ -135,27 +145,41 @@ def in_processes(
                 config = waiting.pop()
                 errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (`follow` closes it)
                 try:
-                    active[config] = subprocess.Popen(
-                        COMMAND,
-                        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-                        stdin=subprocess.PIPE,  # stays open: it ends when this process does
-                        stdout=subprocess.PIPE,
-                        stderr=errors,
-                        text=True,
-                    )
+                    with held():  # none is started that is not followed
+                        active[config] = subprocess.Popen(
+                            COMMAND,
+                            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                            stdin=subprocess.PIPE,  # stays open: it ends when this process does
+                            stdout=subprocess.PIPE,
+                            stderr=errors,
+                            text=True,
+                        )
+                        arguments = config, active[config], errors
+                        followers.append(
+                            threading.Thread(target=follow, args=arguments, daemon=True)
+                        )
+                        followers[-1].start()
                 except OSError:
                     failed[config] = "it could not be started"
-                    continue
-                arguments = config, active[config], errors
-                threading.Thread(target=follow, args=arguments, daemon=True).start()
                 continue
             config, line = lines.get()
             if line is None:
                 del active[config]
             elif line.startswith(WARNING):
                 warnings.warn(line.removeprefix(WARNING), StoreWarning, stacklevel=3)
+            elif line.startswith(REPORT):
+                log.note(config, *json.loads(line.removeprefix(REPORT)))
             else:
                 say(log, line)
+    except KeyboardInterrupt as stop:
+        for child in active.values():
+            child.terminate()  # it saves its state first
+        for follower in followers:
+            follower.join()
+        while not lines.empty():
+            line = lines.get()[1] or ""
+            stop.args += (line.removeprefix(STOPPED),) * line.startswith(STOPPED)
+        raise
     finally:
         for child in active.values():
             child.kill()

@@ -67,6 +67,8 @@ def check(kind: str, content: dict[str, Any], name: str) -> Config:
         good = done <= total == config.epochs * each > 0
         _need(good, "iterations", [done, each, total], "how many are done, per epoch, and in all")
         epochs = done // each
+        # Stopped right after an epoch's last update, it is still to be evaluated.
+        epochs -= epochs > 0 and done % each == 0 and len(history) < epochs
     _need(len(history) == epochs, "history", len(history), f"a list of {epochs} epochs")
     if kind == "record":
         for number, row in enumerate(history):
