@@ -23,6 +23,7 @@ HOMES = {
     "plots": "show.plots",
     "conclusions": "show.conclusions",
     "reasons": "show.reasons",
+    "gallery": "show.gallery",
     "notebook": "report.notebook",
 }
 __all__ = list(HOMES)

@@ -86,12 +86,15 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a smoke run, made by the command itself; one of its five runs is trained."""
     folder = tmp_path_factory.mktemp("report")
-    command = [sys.executable, "-m", "labkit", "report", "--output", folder / "out"]
+    command = [sys.executable, "-m", "labkit", "report", "--scale", "quick"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_SMOKE", "1")
         patch.setenv("LABKIT_RUNS", f"{folder / 'runs'}{os.pathsep}{alterations.RECORDS}")
         done = subprocess.run(
-            [*command, "-p", "lr", "0.1"], capture_output=True, text=True, cwd=folder
+            [*command, "--output", folder / "out", "-p", "lr", "0.1"],
+            capture_output=True,
+            text=True,
+            cwd=folder,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     path = folder / "out" / "lab-report.html"

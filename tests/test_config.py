@@ -15,7 +15,6 @@ import labkit
 from labkit import notebook, recipes
 from labkit.core.config import Config, vary
 from labkit.core.values import ConfigError, LabkitError, names
-from labkit.report.page import setting_name
 from labkit.store import inventory
 from labkit.store.audit import record_problems
 from labkit.store.folder import Store, StoreError
@@ -189,11 +188,11 @@ def test_what_differs_from_a_default_is_said():
         config = base.replace(**{name: value})
         assert (config.describe() != base.describe()) == (name not in ("dataset", "epochs")), name
         assert (recipes.name(config) != recipes.name(base)) == (name in recipes.FIELDS), name
-        said.add(setting_name(config))
+        said.add(config.setting())
     assert len(said) == len(OTHER) - 2  # the seed is no setting either; and the default itself
     many = base.replace(optimizer="momentum", weight_decay=1e-4, max_pool=False, seed=3)
     assert many.describe() == (
-        "relu, lr 0.01, batch 64, SGD, momentum 0.9, weight decay 0.0001, no max-pool, seed 3"
+        "baseline, SGD, momentum 0.9, weight decay 0.0001, no max-pool, seed 3"
     )
 
 
@@ -201,7 +200,6 @@ GROWN = """
 import json, sys
 from labkit import recipes
 from labkit.core.config import Config
-from labkit.report.page import setting_name
 from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
 from labkit.store.record import load
@@ -213,7 +211,7 @@ for path in SHIPPED.glob("*.json"):
     assert config.digest(record["data_sha256"]) == path.stem
     other = config.replace(dropout=0.3)
     assert other.digest(record["data_sha256"]) != path.stem
-    for named in (setting_name, recipes.name, Config.describe):
+    for named in (Config.setting, recipes.name, Config.describe):
         assert named(other).replace(", dropout 0.3", "") == named(config) != named(other)
 assert Store().find(config, record["data_sha256"]).config == config
 assert Store().find(other, record["data_sha256"]) is None
@@ -248,9 +246,19 @@ def test_a_new_field_orphans_no_record(tmp_path, own_store):
 def test_vary_labels_settings_and_refuses_repetition():
     settings = vary(Config(), batch_size=[64, "1e3"])
     assert {label: c.batch_size for label, c in settings.items()} == {
-        "batch size 64": 64,
+        "baseline": 64,
         "batch size 1000": 1000,
     }
+    assert list(vary(Config(activation="tanh"), lr=[0.01, 0.1])) == [
+        "tanh",
+        "tanh, learning rate 0.1",
+    ]
+    assert list(
+        vary(
+            Config(),
+            epochs=[1, 2],
+        )
+    ) == ["epochs 1", "epochs 2"]
     with pytest.raises(ConfigError, match="settings to compare must differ"):
         vary(Config(), lr=[0.01, "0.01"])
     with pytest.raises(ConfigError, match="Did you mean 'lr'"):

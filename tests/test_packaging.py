@@ -62,4 +62,8 @@ def test_the_readmes_example_works_as_written(monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
-    assert list(names["runs"]) == ["lr 0.01", "lr 0.03", "lr 0.1"]
+    assert list(names["runs"]) == [
+        "baseline, SGD",
+        "learning rate 0.03, SGD",
+        "learning rate 0.1, SGD",
+    ]

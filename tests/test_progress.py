@@ -27,7 +27,7 @@ def lines(capsys, log):
 def test_a_line_an_epoch_in_the_originals_wording(capsys, monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     assert lines(capsys, "epoch") == [
-        "relu, lr 0.01, batch 64, seed 0: training",
+        "baseline, seed 0: training",
         "Train Epoch: 0 Loss: 0.375000  (0:00 left)",
     ]
 
@@ -37,7 +37,7 @@ def test_a_training_that_goes_on_counts_the_earlier_losses(capsys, monkeypatch):
     passed = list(track(iter(LOSSES[1:]), Config(epochs=2), 2, "epoch", [2.0, 1.0, 0.5]))
     assert passed == LOSSES[1:]
     assert capsys.readouterr().out.splitlines() == [
-        "relu, lr 0.01, batch 64, seed 0: goes on at epoch 1, iteration 1",
+        "baseline, seed 0: goes on at epoch 1, iteration 1",
         "Train Epoch: 1 Loss: 0.375000  (0:00 left)",
     ]
 

@@ -112,9 +112,10 @@ class Config:
         return f"{self.setting()}, seed {self.seed}"
 
     def setting(self) -> str:
-        """What the original varies, and whatever else differs from the defaults; not the scale."""
-        varied = [self.activation, f"lr {self.lr:g}", f"batch {self.batch_size}"]
-        return ", ".join([*varied, *self.unusual()])
+        """What differs from the original's baseline, in words; not the scale."""
+        varied = {name: getattr(self, name) for name in VARIED if name != "seed"}
+        changed = [_named(k, v) for k, v in varied.items() if v != getattr(Config, k)]
+        return ", ".join([*(changed or ["baseline"]), *self.unusual()])
 
     def unusual(self, *aside: str) -> list[str]:
         """In words, every field that differs from its default, but for those that the original
@@ -128,8 +129,11 @@ class Config:
 
 
 def _named(name: str, value: Any) -> str:
-    """A field and its value in words."""
-    return f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+    """A field and its value in words; words stand for themselves."""
+    if isinstance(value, str):
+        return value
+    said = {"lr": "learning rate"}.get(name, name.replace("_", " "))
+    return f"{said} {f'{value:g}' if isinstance(value, float) else value}"
 
 
 def scale_name(config: Config) -> str:
@@ -151,7 +155,7 @@ def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
 
 
 def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
-    """One setting of `base` taken through several values, labelled: `vary(base, lr=[0.01, 0.1])`.
+    """One setting of `base` taken through several values, by name: `vary(base, lr=[0.01, 0.1])`.
 
     Raises:
         ConfigError: the setting is unknown, or two of its values are the same.
@@ -161,8 +165,9 @@ def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
     settings: dict[str, Config] = {}
     for option in options:
         config = base.replace(**{name: option})
-        value = getattr(config, name)
-        label = value if isinstance(value, str) else _named(name, value)
+        label = config.setting()
+        if name in ("dataset", "epochs", "seed"):  # of which settings say nothing
+            label = _named(name, getattr(config, name))
         if label in settings:
             raise ConfigError(f"{name} is {option!r} twice; settings to compare must differ.")
         settings[label] = config

@@ -112,6 +112,8 @@ def parted(cells: list[NotebookNode]) -> list[Part]:
     parts = [Part("", [])]
     for cell in joined.cells:
         tags, rows = cell.metadata.setdefault("tags", []), parts[-1].rows
+        if "injected-parameters" in tags and rows and rows[-1].rest:
+            rows[-1].rest[-1].metadata.tags.append(HIDDEN)  # those by default
         shows = [out.get("data", {}) for out in cell.get("outputs", [])]
         if cell.cell_type == "markdown" and cell.source.startswith("#"):
             parts.append(Part(cell.source, tags))
@@ -173,7 +175,8 @@ def templates() -> jinja2.Environment:
     made.policies["json.dumps_kwargs"] = {}  # parameters in their order, as papermill has it
     made.filters |= {"prose": prose, "headed": headed, "unlinked": unlinked}
     made.filters |= {"caption": caption, "plain": strip_ansi}
-    made.filters["code"] = Highlight2HTML(pygments_lexer="ipython3")
+    highlight = Highlight2HTML(pygments_lexer="ipython3")
+    made.filters["code"] = lambda text: highlight(text).replace("<pre>", '<pre tabindex="0">')
     made.globals |= {"mime": remake.MIME, "hidden": HIDDEN, "folded": FOLDED}
     return made
 
@@ -261,7 +264,7 @@ def render(
     findings = {
         part.name: text
         for part in sections
-        if part.number and (text := overview.finding(part.number, compared)).markdown
+        if compared and part.number and (text := overview.finding(part.number, compared)).markdown
     }
     head += findings.values()
     made_by = [call["made by"] for call in calls]
@@ -315,7 +318,7 @@ def state(judgement: claims.Judgement) -> str:
 def described(run: Run, started: str, finished: str) -> dict[str, Any]:
     """What the manifest says of a run."""
     return {
-        "setting": setting_name(run.config),
+        "setting": run.config.setting(),
         "seed": run.config.seed,
         "source": "trained now" if run.dated(started, finished) else "recorded",
         "scale": scale_name(run.config),
@@ -347,17 +350,10 @@ def grouped(
     compared: dict[str, list[Run]] = {}
     others: dict[str, list[Run]] = {}
     for run in runs:
-        name, own = setting_name(run.config), run.config
+        name, own = run.config.setting(), run.config
         if own.replace(**{field: getattr(config, field) for field in VARIED}) == config:
             compared.setdefault(name, []).append(run)
         else:
             scale = f"{own.dataset}, {plural(own.epochs, 'epoch')}"
             others.setdefault(f"{name} ({scale})", []).append(run)
     return compared, others
-
-
-def setting_name(config: Config) -> str:
-    """The original's name for this setting if it has one, and whatever else is unusual."""
-    if section := original.section_of(config):
-        return ", ".join([section.name, *config.unusual()])
-    return config.setting()

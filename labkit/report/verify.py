@@ -28,7 +28,7 @@ from labkit.core.config import DATASETS
 from labkit.core.values import LabkitError
 from labkit.report import build
 from labkit.report.page import PageSection, body, export, extracts, own_cells, render, unrun
-from labkit.show import conclusions, figure, overview, plots, reasons, remake, tables
+from labkit.show import conclusions, figure, gallery, overview, plots, reasons, remake, tables
 from labkit.store.audit import record_problems
 from labkit.store.files import MOST_JSON, file_sha256, parse, read
 from labkit.store.folder import NAME, Store, StoreError, load
@@ -40,7 +40,7 @@ MOST_PAGE = 2**28  # bytes; the report's own has four million
 MOST_SAID = 120  # characters of what is shown in either place where two pages differ
 KINDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (tables, conclusions, plots, reasons, overview)
+    for module in (tables, conclusions, plots, reasons, overview, gallery)
 }
 HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
 MANIFEST_TAG = {"name": "lab-report-manifest"}
@@ -268,11 +268,12 @@ class Remaking:
             problems.append(f"{place}: it does not say how it was made ({error}).")
         else:
             kind = type(made).__name__.lower()
-            checked[f"{kind}s"] += 1
+            checked["galleries" if kind == "gallery" else f"{kind}s"] += 1
             data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-            if made.call["from"].get("images", 0) is None and figure.SVG in output.data:
+            if kind == "gallery" and ' src=""' in made.html:
                 checked["of these by their words alone, for want of the images"] += 1
-                data[figure.SVG] = output.data[figure.SVG]
+                shown = iter(re.findall(r' src="[^"]*"', str(output.data.get("text/html"))))
+                data["text/html"] = re.sub(' src=""', lambda _: next(shown, ""), made.html)
             data |= {remake.MIME: call}
             return nbformat.from_dict({**output, "data": data, "metadata": metadata})
         return output

@@ -81,10 +81,11 @@ class Figure(matplotlib.figure.Figure):
         used = set(re.findall(r"#([\w-]+)[\")]", body))
         body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
         body = re.sub(r"<[^>]+>", lambda tag: _terse(tag[0]), re.sub(r"<!--.*?-->", "", body))
+        role = "group" if "<a " in body else "img"  # links in an img nobody would find
         width, height = self.get_size_inches()
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" data-matplotlib="{mpl.__version__}" '
-            f'role="img" aria-label="{escape(self.alt)}" width="{width * 100:.0f}" '
+            f'role="{role}" aria-label="{escape(self.alt)}" width="{width * 100:.0f}" '
             f'height="{height * 100:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}" '
             f'font-family="system-ui, sans-serif" style="fill: {VARIABLES[INK]}; '
             f'stroke-linejoin: round">' + re.sub(r">\n *<", "><", body).strip()
@@ -98,7 +99,7 @@ class Figure(matplotlib.figure.Figure):
 
 def _terse(tag: str) -> str:
     """A tag of matplotlib's SVG in fewer bytes: two decimals, no list of fonts; with variables."""
-    tag = re.sub(r"\s+", " ", tag).replace("xlink:href", "href")
+    tag = re.sub(r"\s+", " ", tag).replace("xlink:href", "href").replace(' target="_blank"', "")
     tag = re.sub(r"-?\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), tag)
     tag = re.sub(r"font-family: [^;\"]+;? ?| transform=\"rotate\(-0 [^\"]+\"", "", tag)
     return re.sub(r"#[0-9a-f]{6}\b", lambda color: VARIABLES.get(color[0], color[0]), tag)

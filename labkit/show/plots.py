@@ -28,7 +28,6 @@ from labkit.show.figure import (
     THEIRS,
     Figure,
     against_epochs,
-    blank,
     label_ends,
     legend_above,
     multiples,
@@ -40,6 +39,7 @@ from labkit.show.figure import (
     tidy,
     with_n,
 )
+from labkit.show.gallery import anchor
 from labkit.show.remake import remakable
 from labkit.show.tables import printed, shares
 from labkit.store.groups import (
@@ -50,7 +50,6 @@ from labkit.store.groups import (
     class_noun,
     divergences,
     left_out,
-    most_mistaken,
     off_diagonal,
     total_confusion,
 )
@@ -239,7 +238,13 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
 
 
 def _heatmap(
-    axes: Axes, values: np.ndarray, noun: str, bounds: Sequence[float], cmap: str, sign: str = ""
+    axes: Axes,
+    values: np.ndarray,
+    noun: str,
+    bounds: Sequence[float],
+    cmap: str,
+    sign: str = "",
+    linked: bool = False,
 ) -> None:
     """A number for every true and predicted class, in the colour of its place between `bounds`:
     the same on light and on dark pages, and so are the letters on it."""
@@ -249,7 +254,9 @@ def _heatmap(
         cell = np.array(axes.collections[0].cmap(norm(value))[:3])
         dark = cell**2.2 @ (0.21, 0.72, 0.07) < 0.18
         letters = {"color": "#fefefe" if dark else "#111111", "ha": "center", "va": "center"}
-        axes.text(column + 0.5, row + 0.5, _brief(value, sign), **letters)
+        written = axes.text(column + 0.5, row + 0.5, _brief(value, sign), **letters)
+        if linked and value:
+            written.set_url(f"#{anchor(row, column)}")
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
 
@@ -269,10 +276,10 @@ def _bounds(worst: float) -> list[float]:
 
 
 @remakable
-def confusion(runs: Runs, split: str = "test") -> Figure:
+def confusion(runs: Runs, split: str = "test", linked: bool = False) -> Figure:
     """Mistakes per run, recalibrated, as heatmaps on one scale of colours, one per setting. The
     diagonal holds the accuracy of the class in percent, without colour, beside which all others
-    would look empty."""
+    would look empty. `linked`: on a page its numbers lead to the images of `gallery.mistakes`."""
     noun, kept = class_noun(next(iter(runs.values()))[0]), answered(runs)
     if not kept:
         return _nothing("Confusion heatmap", runs)
@@ -283,7 +290,7 @@ def confusion(runs: Runs, split: str = "test") -> Figure:
     said = []
     for axes, (label, group) in zip(parts, kept.items(), strict=True):
         counts, mistakes = totals[label], wrong[label]
-        _heatmap(axes, mistakes, noun, bounds, "YlOrBr")
+        _heatmap(axes, mistakes, noun, bounds, "YlOrBr", linked=linked)
         for place, (right, size) in enumerate(zip(np.diag(counts), counts.sum(1), strict=True)):
             axes.add_patch(Rectangle((place, place), 1, 1, fc="#dfe3e8", ec="#dddddd", lw=0.6))
             share = f"{100 * right / size:.1f}".replace("100.0", "100") if size else "–"
@@ -518,71 +525,6 @@ def landscape(runs: Runs, field: str) -> Figure:
         f"bars: lowest and highest seed, {_counts(found.groupby(['line', 'value']).size())}",
         left_out(runs),
     )
-
-
-@remakable
-def hardest(runs: Runs, images: np.ndarray | None, most: int = 16) -> Figure:
-    """The test images that the runs of all settings together get wrong most often, recalibrated;
-    `images` as in `mistakes`."""
-    every = [run for group in answered(runs).values() for run in group]
-    if not every:
-        return _nothing("The images most often wrong", runs)
-    words = {}
-    for i, answers in most_mistaken(every, most).items():
-        taken, times = zip(*answers.most_common(2), strict=True)
-        above = f"{every[0].test_labels[i]} → {', '.join(map(str, taken))}"
-        words[i] = above, f"{', '.join(f'{n}×' for n in times)}\nno. {i}"
-    title = f"The images most often wrong, n = {len(every)}, recalibrated: true → taken for"
-    return _gallery(every, images, words, title, left_out(runs))
-
-
-@remakable
-def mistakes(run: Run, images: np.ndarray | None, most: int = 16) -> Figure:
-    """The mistakes that the network was surest of, recalibrated, with what it saw.
-
-    `images` are the test images of the run's dataset in their order, uint8 `[n, 28, 28]`; None
-    where they are not at hand, which the figure then says in their place. Other than as many as the
-    run has answers are a ValueError.
-    """
-    if not answering([run]):
-        return _nothing("The surest mistakes", {run.config.setting(): [run]})
-    wrong, confidence = np.flatnonzero(~run.right()), run.confidence()
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    words = {}
-    for i in map(int, chosen):
-        above = f"{run.test_labels[i]} → {run.predicted()[i]}"
-        words[i] = above, f"{100 * confidence[i]:.1f} %\nno. {i}"
-    many = f"The {len(chosen)} surest of {plural(len(wrong), 'mistake')}, recalibrated"
-    return _gallery([run], images, words, f"{many} (seed {run.config.seed}): true → taken for")
-
-
-def _gallery(
-    runs: Sequence[Run],
-    images: np.ndarray | None,
-    words: dict[int, Any],
-    title: str,
-    note: str = "",
-) -> Figure:
-    """Images by their number, each with the words above and below it, eight in a row."""
-    for run in runs if images is not None else ():
-        if len(images) != len(run.test_labels):
-            raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
-    rows = max(1, -(-len(words) // 8))
-    figure = blank(0.45 + 0.2 * bool(note) + 1.3 * rows)
-    figure.suptitle(title, size=10.5, x=0.01, ha="left")
-    for place, (index, (above, below)) in enumerate(words.items()):
-        axes = figure.add_subplot(rows, 8, place + 1)
-        if images is None:
-            axes.text(0.5, 0.5, "not on\nthis disk", ha="center", va="center", size=9)
-            axes.set_box_aspect(1)
-        else:
-            axes.imshow(255 - images[index], cmap="gray", vmin=0, vmax=255, interpolation="none")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_color(GRID)
-        axes.set_title(above, size=10)
-        axes.set_xlabel(below, size=9)
-    said = "; ".join(f"{above} {' '.join(below.split())}" for above, below in words.values())
-    return figure.described(f"Gallery of {len(words)} test images. {title}: {said}.", note)
 
 
 @remakable

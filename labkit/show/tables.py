@@ -60,13 +60,15 @@ class Table:
         """The table as HTML: text to the left, numbers to the right, heads with their scope."""
         shown, levels = self._cells(), self.frame.columns.nlevels
         names = [name if isinstance(name, tuple) else (name,) for name in shown]
-        lines = [f"<caption>{escape(self.caption)}</caption>", "<thead>"]
+        lines = [f'<caption style="text-align: left">{escape(self.caption)}</caption>', "<thead>"]
         for level in range(levels):
             corner = escape(str(self.frame.index.name or "")) if level == levels - 1 else ""
             line = f'<th scope="col">{corner}</th>' if corner else "<td></td>"
             for head, group in groupby(names, itemgetter(slice(level + 1))):
                 wide, text = len(list(group)), escape(str(head[level]))
-                span = f' scope="colgroup" colspan="{wide}"' if wide > 1 else ' scope="col"'
+                span = ' scope="col"'
+                if wide > 1:
+                    span = f' scope="colgroup" colspan="{wide}" style="text-align: center"'
                 line += f"<th{span}>{text}</th>" if text else f'<td colspan="{wide}"></td>'
             lines.append(f"<tr>{line}</tr>")
         lines.append("</thead>\n<tbody>")

@@ -1,0 +1,82 @@
+"""The images behind the mistakes, in groups that the cells of a confusion heatmap lead to."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from labkit.core.words import plural
+from labkit.show.remake import MIME, remakable
+from labkit.store.groups import answered, left_out
+from labkit.store.run import Run
+
+
+@dataclass
+class Gallery:
+    """Small images with the words that describe them; shows itself in a notebook."""
+
+    html: str
+    words: str
+    call: Mapping[str, Any] = field(default_factory=dict)  # how to make it again
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/html": self.html, "text/plain": self.words, MIME: self.call}
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+def anchor(true: int, answer: int) -> str:
+    """The name of the place on a page where the images of one kind of mistake are."""
+    return f"mistakes-{true}-{answer}"
+
+
+@remakable
+def mistakes(group: Sequence[Run], images: np.ndarray | None) -> Gallery:
+    """Every test image that a run of one setting got wrong, recalibrated, by its digit and by what
+    it was taken for; on a page a click on a cell of `plots.confusion` shows one such group alone.
+
+    `images` are the test images of the runs' dataset in their order, uint8 `[n, 28, 28]`; None
+    where they are not at hand, which leaves the words. Other than as many as a run has answers are
+    a ValueError.
+    """
+    runs = answered({"": group}).get("", [])
+    for run in runs if images is not None else ():
+        if len(images) != len(run.test_labels):
+            raise ValueError(f"{len(images)} images for {len(run.test_labels)} answers")
+    times: dict[tuple[int, int], dict[int, int]] = {}  # digit, answer → image → in so many runs
+    for run in runs:
+        for i in map(int, np.flatnonzero(~run.right())):
+            pair = int(run.test_labels[i]), int(run.predicted()[i])
+            found = times.setdefault(pair, {})
+            found[i] = found.get(i, 0) + 1
+    head = f"{sum(map(len, times.values()))} mistakes on test images, n = {len(runs)}, recalibrated"
+    head = "; ".join(filter(None, (head, left_out({"": group}))))
+    parts, said = [], []
+    for (true, answer), found in sorted(times.items(), key=lambda item: -len(item[1])):
+        name = f"{true} taken for {answer}"
+        cells = []
+        for i, count in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+            words = f"{name} in {plural(count, 'run')}: image {i}"
+            source = "" if images is None else picture(images[i])
+            cells.append(
+                f'<img src="{source}" width="28" height="28" alt="{words}" title="{words}">'
+            )
+        shown = f"{name} ({plural(len(found), 'image')})"
+        said.append(shown)
+        parts.append(f'<div id="{anchor(true, answer)}">{shown}<br>\n{"".join(cells)}</div>')
+    link = '<a href="#mistakes">show all</a>'
+    html = f'<div class="gallery" id="mistakes">\n<p>{escape(head)}; {link}</p>\n'
+    return Gallery(html + "\n".join(parts) + "\n</div>", f"{head}: {'; '.join(said)}.")
+
+
+def picture(image: np.ndarray) -> str:
+    """An image, uint8 `[28, 28]`, as the address of a PNG, dark on light as ink on paper."""
+    buffer = io.BytesIO()
+    Image.fromarray(255 - image).save(buffer, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
