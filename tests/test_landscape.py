@@ -68,12 +68,15 @@ def test_points_are_those_after_the_second_epoch_whatever_the_runs_length():
 
 def test_the_sentence_names_the_lowest_and_what_cannot_be_told_from_it():
     said = str(conclusions.landscape(RATES, "lr"))
-    p = stats.ttest_ind([0.0505, 0.0515, 0.0525], [0.05, 0.051, 0.052], equal_var=False).pvalue
+    logs = np.log([[0.0505, 0.0515, 0.0525], [0.05, 0.051, 0.052]])
+    p = stats.ttest_ind(*logs, equal_var=False).pvalue
     assert p > 0.05
     assert "of 3 values the learning rate 0.001 has the lowest training loss after 2 epochs" in said
-    assert "0.0510 nats; 0.01 cannot be told from it (Welch, 5 %, Holm; n = 3)" in said
+    assert "0.0510 nats; 0.01 cannot be told from it (Welch on ln(loss), 5 %, Holm; n = 3)" in said
     assert "1.01 times that at 0.01 and 2.96 times that at 0.1" in said
     assert "lr 1, seed 0, diverged" in said
+    single = str(conclusions.landscape({k: runs[:1] for k, runs in RATES.items()}, "lr"))
+    assert "a single run each, no claim (n = 1)" in single and "cannot be told" not in single
 
 
 def test_the_figure_marks_the_originals_points_and_says_the_numbers():

@@ -156,9 +156,11 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
     assert threads_of(settings, store=Store(tmp_path / "file" / "runs")) == expected
     monkeypatch.setattr(workers, "processes", lambda runs: 1)  # too little memory
     assert threads_of(settings, store=kept) == expected
-    experiment.run(settings["lr 0.001"].replace(seed=1), device="cpu", log="none", store=kept)
+    experiment.run(
+        settings["learning rate 0.001"].replace(seed=1), device="cpu", log="none", store=kept
+    )
     assert threads_of(settings, seeds=[1], store=kept) == {(0.01, 5): 2}
-    assert threads_of({"alone": settings["lr 0.01"]}, seeds=[9]) == {(0.01, 5): 4}
+    assert threads_of({"alone": settings["baseline"]}, seeds=[9]) == {(0.01, 5): 4}
 
 
 def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from filelock import FileLock
 from helpers import RestrictedFileSize, made_up_run
 from pypdf import PdfReader
 
-from labkit import recipes
+from labkit import landscape, recipes
 from labkit.__main__ import cli
 from labkit.core.config import Config
 from labkit.core.values import LabkitError
@@ -39,7 +39,7 @@ from labkit.store.folder import Store, lock_of
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
-FIGURES = 37  # on the page of a smoke run
+FIGURES = 39  # on the page of a smoke run
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,8 @@ def test_provenance_stands_at_the_end(soup):
         assert word in footer
     # The appendix's, two more seeds of the default there, those of the tests, and one of an epoch.
     recorded = len(recipes.settings("mnist")) + 2 * len(recipes.EPOCHS) + 4
+    # The landscape's but for the original's own, two and one of each.
+    recorded += 2 * (len(landscape.learning_rates()) - 2) + len(landscape.batch_sizes()) - 2
     said = f"2 of its runs were trained meanwhile, {recorded} were on record"
     assert said in " ".join(footer.split())
 

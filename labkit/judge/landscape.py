@@ -5,6 +5,7 @@ count, which are the same.
 """
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from labkit.store.groups import Runs, finite
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # half decades
 BATCH_SIZES = (16, 64, 256, 1024, 4096)  # powers of four
-EPOCHS, SEEDS = 2, 3
+EPOCHS = 2
 #: The original's sections that lie on the line of a field.
 SECTIONS = {"lr": ("1", "3.1"), "batch_size": ("1", "3.2")}
 NAMES = {"lr": "learning rate", "batch_size": "batch size"}
@@ -23,16 +24,16 @@ FIXED, SCALED = "learning rate 0.01", "learning rate 0.01 × √(batch/64)"
 
 
 def learning_rates() -> dict[str, Config]:
-    """The baseline with each learning rate, labelled."""
-    return {f"lr {lr:g}": _config(lr, 64) for lr in LEARNING_RATES}
+    """The baseline with each learning rate, by name."""
+    return _named(_config(lr, 64) for lr in LEARNING_RATES)
 
 
 def batch_sizes() -> dict[str, Config]:
     """The baseline with each batch size and the original's 1000, at its own learning rate and at
-    `scaled`, labelled."""
+    `scaled`, by name."""
     pairs = [(0.01, size) for size in sorted({*BATCH_SIZES, 1000})]
     pairs += [(scaled(size), size) for size in BATCH_SIZES]
-    return {f"batch {size}, lr {lr:g}": _config(lr, size) for lr, size in pairs}
+    return _named(_config(lr, size) for lr, size in pairs)
 
 
 def scaled(batch_size: int) -> float:
@@ -42,6 +43,10 @@ def scaled(batch_size: int) -> float:
     ε, which matters less.
     """
     return float(f"{0.01 * math.sqrt(batch_size / 64):.3g}")
+
+
+def _named(configs: Iterable[Config]) -> dict[str, Config]:
+    return {config.setting(): config for config in configs}
 
 
 def _config(lr: float, batch_size: int) -> Config:

@@ -369,15 +369,19 @@ def landscape(runs: Runs, field: str) -> Text:
         losses = {value: list(group) for value, group in rows.groupby("value")["loss"]}
         best = min(losses, key=lambda value: np.mean(losses[value]))
         others = {value: group for value, group in losses.items() if value != best}
-        against = [stats.estimate(group, losses[best]) for group in others.values()]
+        logs = {value: np.log(group) for value, group in losses.items()}
+        against = [stats.estimate(logs[value], logs[best]) for value in others]
         decided = [p < 1 - stats.LEVEL for p in stats.holm([one.p for one in against])]
         alike = [f"{v:g}" for v, known in zip(others, decided, strict=True) if not known]
         told = f"{', '.join(alike)} cannot be told from it" if alike else "every other is higher"
         n = {len(group) for group in losses.values()}
+        tested = f"{told} (Welch on ln(loss), 5 %, Holm; n = {{}})"
+        if max(n) < 2:
+            tested = "a single run each, no claim (n = {})"
         lines.append(
             f"**{line or called.capitalize()}:** of {len(losses)} values the {called} {best:g} has "
-            f"the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; {told} "
-            f"(Welch, 5 %, Holm; n = {' to '.join(map(str, sorted({min(n), max(n)})))})."
+            f"the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; "
+            f"{tested.format(' to '.join(map(str, sorted({min(n), max(n)}))))}."
         )
         factors = [
             f"{np.mean(losses[value]) / np.mean(losses[best]):.2f} times that at {value:g}"
