@@ -212,7 +212,7 @@ def write_draft(
     copies = Store(draft / "runs", shipped=None)
     manifest, page = render(written, notebooks, sections, copies)
     write_atomically(draft / PAGE, page.encode())
-    for name, content in extracts(page).items():
+    for name, content in extracts(page).items() if len(sections) == len(plans) else ():
         write_atomically(draft / name, content)
     manifest["files"] = {name: file_sha256(draft / name) for name in contents(draft, manifest)}
     write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
