@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 #: What a split is called before "images" or "accuracy".
 SPLITS = {"train": "training", "test": "test"}
@@ -23,6 +24,11 @@ def number(value: float, decimals: int = 0, sign: str = "") -> str:
     With `sign` "+" positive numbers have a sign, too.
     """
     return "–" if math.isnan(value) else minus(f"{value:{sign},.{decimals}f}")
+
+
+def on_runs(counts: Iterable[int]) -> str:
+    """The numbers of runs that something rests on: n = 3, or n = 2 to 3."""
+    return f"n = {' to '.join(map(str, sorted({min(found := [*counts]), max(found)})))}"
 
 
 def percent(value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from labkit.core.config import DATASETS, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
-from labkit.core.words import minus, percent, plural, sentence
+from labkit.core.words import minus, on_runs, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.judge import landscape as surroundings
 from labkit.show.remake import MIME, remakable
@@ -374,14 +374,14 @@ def landscape(runs: Runs, field: str) -> Text:
         decided = [p < 1 - stats.LEVEL for p in stats.holm([one.p for one in against])]
         alike = [f"{v:g}" for v, known in zip(others, decided, strict=True) if not known]
         told = f"{', '.join(alike)} cannot be told from it" if alike else "every other is higher"
-        n = {len(group) for group in losses.values()}
-        tested = f"{told} (Welch on ln(loss), 5 %, Holm; n = {{}})"
-        if max(n) < 2:
-            tested = "a single run each, no claim (n = {})"
+        counts = [len(group) for group in losses.values()]
+        tested = f"{told} (Welch on ln(loss), 5 %, Holm; {on_runs(counts)})"
+        if max(counts) < 2:
+            tested = "a single run each, no claim (n = 1)"
         lines.append(
             f"**{line or called.capitalize()}:** of {len(losses)} values the {called} {best:g} has "
             f"the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; "
-            f"{tested.format(' to '.join(map(str, sorted({min(n), max(n)}))))}."
+            f"{tested}."
         )
         factors = [
             f"{np.mean(losses[value]) / np.mean(losses[best]):.2f} times that at {value:g}"

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from labkit.core.config import DATASETS, scale_name
-from labkit.core.words import plural
+from labkit.core.words import on_runs, plural
 from labkit.judge import claims, likeness, original, stats
 from labkit.show.conclusions import Text
 from labkit.show.figure import (
@@ -70,11 +70,6 @@ def listed(words: Sequence[str], last: str = " and ") -> str:
 def capital(words: str) -> str:
     """Words with a capital at their beginning."""
     return words[:1].upper() + words[1:]
-
-
-def on_runs(counts: Iterable[int]) -> str:
-    """The numbers of runs that something rests on: n = 3, or n = 2 to 3."""
-    return f"n = {' to '.join(map(str, sorted({min(found := [*counts]), max(found)})))}"
 
 
 def shortened(words: str, logs: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 import textwrap
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from labkit.core.config import Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
-from labkit.core.words import SPLITS, number, percent, plural
+from labkit.core.words import SPLITS, number, on_runs, percent, plural
 from labkit.judge import landscape as surroundings
 from labkit.judge import original, recipes, stats
 from labkit.show.figure import (
@@ -439,7 +439,7 @@ def recipe_curves(runs: Runs) -> Figure:
         f"Training losses of {plural(len(names), 'recipe')} of {len(found)} beside the original's, "
         f"log axes, one panel each for {', '.join(section.name for section in sections)}; "
         f"{nearest if len(ranked) else 'nearest is none, since no recipe has all curves'}.",
-        f"mean of the seeds, {_counts(len(g) for name in names for g in found[name].values())}",
+        f"mean of the seeds, {on_runs(len(g) for name in names for g in found[name].values())}",
     )
 
 
@@ -469,15 +469,9 @@ def recipe_distances(runs: Runs) -> Figure:
     return figure.described(
         "Dot plot of the factor by which each recipe's training losses are typically off the "
         f"original's, log axis, nearest first: {'; '.join(said)}.",
-        f"runs per recipe and curve: {_counts(found['n'])}",
+        f"runs per recipe and curve: {on_runs(found['n'])}",
         "line: from the lowest to the highest seed" * bool(found["n"].max() > 1),
     )
-
-
-def _counts(counts: Iterable[int]) -> str:
-    """How many runs, as n = 3 or n = 1 to 3."""
-    every = sorted(set(counts))
-    return f"n = {' to '.join(map(str, dict.fromkeys([every[0], every[-1]])))}"
 
 
 @remakable
@@ -522,7 +516,7 @@ def landscape(runs: Runs, field: str) -> Figure:
     legend_above(figure, ncols=2)
     return figure.described(
         f"Two line charts against the {surroundings.NAMES[field]}, log axes: {'; '.join(said)}.",
-        f"bars: lowest and highest seed, {_counts(found.groupby(['line', 'value']).size())}",
+        f"bars: lowest and highest seed, {on_runs(found.groupby(['line', 'value']).size())}",
         left_out(runs),
     )
 
