@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,15 +46,24 @@ def processor() -> str:
 @functools.cache
 def commit() -> str:
     """The commit of this checkout, with "+" if files differ from it; "" outside a checkout."""
+    found = _git("rev-parse", "--short=10", "HEAD")
+    return found + ("+" if found and _git("status", "--porcelain", "--", ".") else "")
 
-    def git(*words: str) -> str:
-        package = Path(__file__).parent.parent
-        options = {"cwd": package, "capture_output": True, "text": True, "timeout": 10}
-        done = subprocess.run(["git", *words], **options)
-        return done.stdout.strip() if done.returncode == 0 else ""
 
+def commit_address() -> str:
+    """Where the commit of this checkout can be read on the web; "" if its origin is not there, or
+    does not have it as far as this checkout knows."""
+    origin = re.sub(r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", _git("remote", "get-url", "origin"))
+    origin = re.sub(r"//[^/]*@", "//", origin)  # without a name or a token
+    known = origin.startswith("https://") and _git("branch", "--remotes", "--contains", "HEAD")
+    return f"{origin.removesuffix('.git')}/commit/{_git('rev-parse', 'HEAD')}" if known else ""
+
+
+def _git(*words: str) -> str:
+    """What git says of the checkout that this file is in; "" if there is none, or no git."""
+    options = {"cwd": Path(__file__).parent.parent, "capture_output": True, "text": True}
     try:
-        found = git("rev-parse", "--short=10", "HEAD")
-        return found + ("+" if found and git("status", "--porcelain", "--", ".") else "")
+        done = subprocess.run(["git", *words], timeout=10, **options)
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

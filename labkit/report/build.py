@@ -25,7 +25,7 @@ from nbclient.exceptions import DeadKernelError
 
 from labkit.core.config import SCALE_SEEDS, SCALES
 from labkit.core.values import LabkitError, choice
-from labkit.lab.provenance import commit
+from labkit.lab.provenance import commit, commit_address
 from labkit.report import notebook
 from labkit.report.page import PageSection, export, extracts, render, runs_shown, unrun
 from labkit.store.files import MOST_JSON, file_sha256, parse, read, write_atomically
@@ -203,6 +203,7 @@ def write_draft(
         "started": started,
         "finished": finished,
         "commit": commit(),
+        "source": commit_address(),
         "evidence": f"{EVIDENCE}-{re.sub('[^0-9]', '', finished)[:14]}-{secrets.token_hex(2)}",
     }
     store = Store()

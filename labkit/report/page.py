@@ -230,8 +230,8 @@ def render(
     states the manifest, and how each of its tables, texts and figures was made, in their order.
 
     Args:
-        written: what cannot be computed: `started`, `finished`, `commit`, and the name of the
-            folder of `evidence`.
+        written: what cannot be computed: `started`, `finished`, `commit`, its address on the web
+            (`source`; "" if it has none), and the name of the folder of `evidence`.
         notebooks: for each its status, reason and parameters.
         store: the records behind the page.
     """

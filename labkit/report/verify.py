@@ -152,7 +152,7 @@ def verify_page(page: Path, verdict: Verdict) -> None:
         if part["status"] != "not run" and part["reason"] != build.STOPPED:
             sections.append(section)
             notebooks[name] |= {"status": section.status, "reason": section.reason}
-    written = {key: stated[key] for key in ("started", "finished", "commit", "evidence")}
+    written = {key: stated[key] for key in ("started", "finished", "commit", "source", "evidence")}
     expected, text = render(written, notebooks, sections, store)
     verdict.problems += unequal("the page's head", stated, expected)
     pages = soup, parsed(text)

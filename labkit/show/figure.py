@@ -11,7 +11,8 @@ import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from scipy.optimize import isotonic_regression
 
 from labkit.core.words import minus, sentence
@@ -51,6 +52,7 @@ DASHED = (0, (4, 2))
 #: How the original is drawn everywhere.
 THEIRS: dict[str, Any] = {"color": INK, "marker": "D", "mfc": PAPER, "ms": 5, "label": "original"}
 SVG = "image/svg+xml"
+MOST_VALUES = 200  # of a line that are shown on hover
 WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
 T = TypeVar("T")
 
@@ -88,8 +90,44 @@ class Figure(matplotlib.figure.Figure):
             f'role="{role}" aria-label="{escape(self.alt)}" width="{width * 100:.0f}" '
             f'height="{height * 100:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}" '
             f'font-family="system-ui, sans-serif" style="fill: {VARIABLES[INK]}; '
-            f'stroke-linejoin: round">' + re.sub(r">\n *<", "><", body).strip()
+            f'stroke-linejoin: round">'
+            + re.sub(r">\n *<", "><", body).strip().removesuffix("</svg>")
+            + f'<g fill="none" pointer-events="all">{self._values()}</g></svg>'
         )
+
+    def _values(self) -> str:
+        """Around each point of each line a ring that is not seen, with the point's values as its
+        title: browsers show it under the mouse, and the page's script to the keyboard."""
+        rings, size = [], self.get_size_inches() * 72
+        shown = [axes for axes in self.axes if axes.axison and axes.get_visible()]
+        usual = [
+            next(filter(None, names), "")
+            for names in ([a.get_xlabel() for a in shown], [a.get_ylabel() for a in shown])
+        ]
+        usual[1] = usual[1] or self.get_supylabel()
+        for axes in shown:
+            xlabel, ylabel = axes.get_xlabel() or usual[0], axes.get_ylabel() or usual[1]
+            what, unit = re.split(r" \(|[,:] ", xlabel)[0], ylabel.rpartition(" (")[2].rstrip(")")
+            named = [line for line in axes.lines if not line.get_label().startswith("_")]
+            labels = {line.get_color(): line.get_label() for line in named}
+            box = axes.bbox.padded(2)
+            for line in axes.lines:
+                points = np.asarray(line.get_xydata(), float)[:MOST_VALUES]
+                if line.get_transform() != axes.transData or line.get_alpha() == 0:
+                    continue
+                label = line.get_label() if line in named else labels.get(line.get_color(), "")
+                head = ", ".join(filter(None, [axes.get_title("left") * (len(shown) > 1), label]))
+                for point, place in zip(points, axes.transData.transform(points), strict=True):
+                    if np.isfinite(place).all() and box.contains(*place):
+                        at = place / self.bbox.size * size
+                        across, up = (
+                            _on_axis(axes.xaxis, point[0]),
+                            _on_axis(axes.yaxis, point[1]),
+                        )
+                        title = escape(f"{head}, {what} {across}: {up} {unit}".strip(", "))
+                        circle = f'cx="{at[0]:.1f}" cy="{size[1] - at[1]:.1f}" r="5"'
+                        rings.append(f"<circle {circle}><title>{title}</title></circle>")
+        return "".join(rings)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         width, height = (round(side) for side in self.get_size_inches() * 100)
@@ -179,6 +217,15 @@ def plain_log(axes: Axes, which: str = "y") -> None:
         axis.set_major_locator(LogLocator(subs=steps))
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(NullFormatter())
+
+
+def _on_axis(axis: Axis, value: float) -> str:
+    """A value as its axis would label it; of an axis with words, the nearest of them."""
+    formatter = axis.get_major_formatter()
+    if isinstance(formatter, FuncFormatter) and formatter.func is not plain:
+        places = axis.get_majorticklocs()
+        return formatter(places[np.abs(places - value).argmin()])
+    return plain(float(f"{value:.3g}") if abs(value) < 1000 else value)
 
 
 def against_epochs(axes: Axes, title: str, **labels: Any) -> None:
