@@ -60,6 +60,8 @@ def test_values_that_are_plain_are_read_as_meant(field, given_value, meant):
         ("lr", "fast", "above 0"),
         ("lr", True, "above 0"),
         ("lr", None, "above 0"),
+        ("batch_size", 4001, "at most 4,000, the number of training images of mnist-5k"),
+        ("epochs", 10**12, "at most 10000"),
         ("batch_size", 0, "whole number of 1 or more"),
         ("batch_size", 2.5, "whole number"),
         ("batch_size", "many", "whole number"),
@@ -261,8 +263,35 @@ def test_vary_labels_settings_and_refuses_repetition():
     ) == ["epochs 1", "epochs 2"]
     with pytest.raises(ConfigError, match="settings to compare must differ"):
         vary(Config(), lr=[0.01, "0.01"])
-    with pytest.raises(ConfigError, match="Did you mean 'lr'"):
+    with pytest.raises(ConfigError, match="Did you mean lr"):
         vary(Config(), l_r=[1])
+
+
+def test_a_grid_has_every_combination():
+    grid = vary(Config(), lr=[0.01, 0.1], batch_size=[64, 1000], dataset=["mnist-5k", "mnist"])
+    assert len(grid) == 8 == len(set(grid.values()))
+    assert grid["learning rate 0.1, batch size 1000, mnist"] == Config(
+        lr=0.1, batch_size=1000, dataset="mnist"
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: Config(learning_rate=0.1), "no setting 'learning_rate'.* Did you mean lr?"),
+        (
+            lambda: Config().replace(batchsize=2),
+            "no setting 'batchsize'.* Did you mean batch_size?",
+        ),
+        (lambda: vary(Config(), lr=0.1), "lr is 0.1; it must be a list of values to compare"),
+        (lambda: vary(Config(), activation="tanh"), "activation is 'tanh'; it must be a list"),
+        (lambda: vary(Config()), "nothing to vary"),
+        (lambda: vary(Config(), lr=[]), "nothing to vary"),
+    ],
+)
+def test_a_wrong_call_gets_a_sentence(call, said):
+    with pytest.raises(ConfigError, match=said):
+        call()
 
 
 def test_names_come_as_a_list_or_as_text():

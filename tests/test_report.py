@@ -28,7 +28,7 @@ from labkit.core.config import Config
 from labkit.core.values import LabkitError
 from labkit.judge import original
 from labkit.judge.claims import CLAIMS
-from labkit.lab.provenance import commit
+from labkit.lab import provenance
 from labkit.report import build
 from labkit.report.page import changed, grouped
 from labkit.report.verify import source, verify
@@ -207,6 +207,28 @@ def test_a_click_on_a_confusion_shows_its_images_alone_also_without_scripts(page
     tab.locator(".gallery p a").click()
     assert tab.locator(".gallery > div:visible").count() > 1
     context.close()
+
+
+def test_arrow_keys_and_the_mouse_read_a_figures_values(page, browser):
+    tab = browser.new_page()
+    tab.goto(page.as_uri())
+    drawing = tab.locator(".row .drawing:has(circle)").first  # the losses by epoch
+    losses = re.findall(r"<circle.*?<title>(.*?)</title>", page.read_text(encoding="utf-8"))
+    place = drawing.evaluate("d => [...document.querySelectorAll('svg circle')]"
+                             ".indexOf(d.querySelector('circle'))")  # fmt: skip
+    drawing.press("ArrowRight")
+    drawing.press("ArrowRight")
+    assert drawing.get_by_role("status").text_content() == losses[place + 1]
+    assert re.fullmatch(
+        r"baseline, epoch \d: [\d.]+ nats|original, epoch \d: .*", losses[place + 1]
+    )
+    drawing.press("ArrowLeft")
+    assert drawing.get_by_role("status").text_content() == losses[place]
+    drawing.locator("circle").last.hover()
+    assert drawing.get_by_role("status").text_content().startswith("original, epoch 9: 0.0201")
+    drawing.press("Escape")
+    assert tab.locator(".tip").count() == 0
+    tab.close()
 
 
 def test_the_copy_button_copies_a_table(page, browser):
@@ -631,6 +653,31 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     assert [name for name, v in plans.items() if "lr" in v] == ["03_lr"]
 
 
+def test_a_commit_has_an_address_where_its_origin_on_the_web_has_it(tmp_path, monkeypatch):
+    def git(*words):
+        done = subprocess.run(
+            ["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    (tmp_path / "labkit" / "lab").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "labkit/lab/provenance.py"))
+    git("init", "--quiet")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    git(*author, "commit", "--quiet", "--allow-empty", "--message", "first")
+    head = git("rev-parse", "HEAD")
+    assert provenance.commit_address() == ""  # no origin
+    git("remote", "add", "origin", "git@example.org:lab/labkit.git")
+    assert provenance.commit_address() == ""  # where nobody has pushed it
+    git("update-ref", "refs/remotes/origin/main", head)
+    address = f"https://example.org/lab/labkit/commit/{head}"
+    assert provenance.commit_address() == address
+    git("remote", "set-url", "origin", "https://someone:token@example.org/lab/labkit")
+    assert provenance.commit_address() == address
+    git("remote", "set-url", "origin", str(tmp_path))
+    assert provenance.commit_address() == ""  # not on the web
+
+
 def test_the_manifest_says_what_ran(page):
     folder = build.evidence(page)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -644,4 +691,4 @@ def test_the_manifest_says_what_ran(page):
         kept = Store(folder / "runs", shipped=None).get(name)
         users = Store(page.parent.parent / "runs", shipped=None).get(name)
         assert run["sha256"] == kept.checksum == users.checksum
-    assert manifest["commit"] == commit()
+    assert manifest["commit"] == provenance.commit()

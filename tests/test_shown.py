@@ -15,8 +15,9 @@ from helpers import diverged_run, made_up_run
 from PIL import Image
 from scipy import stats as scipy_stats
 
-from labkit import conclusions, gallery, plots, reasons, tables
+from labkit import conclusions, gallery, plots, reasons, tables, vary
 from labkit.core.config import Config
+from labkit.core.values import ConfigError
 from labkit.judge import original, recipes, stats
 from labkit.show.figure import THEMES, spread
 from labkit.show.remake import MIME, runs_in
@@ -296,6 +297,69 @@ def test_confusion_writes_every_mistake_and_leaves_zeros_blank():
     assert sorted(t for t in texts if t and "." not in t and t != "100") == ["1", "3"]
     assert texts.count("100") == 8 and "97.0" in texts and "99.0" in texts
     assert len([t for t in texts if t]) == 12
+
+
+def test_every_point_of_a_line_has_its_values_at_its_place():
+    root = ElementTree.fromstring(plots.loss_by_epoch(SEEDS).svg())
+    rings = [part for part in root.iter() if part.tag.endswith("circle")]
+    where = {ring[0].text: (float(ring.get("cx")), float(ring.get("cy"))) for ring in rings}
+    assert f"lr 0.1, epoch 1: {np.mean([1.5, 1.65, 1.7]):.3g} nats" in where
+    assert f"original, epoch 9: {original.SECTIONS[0].epoch_loss[9]:.3g} nats" in where
+    seeds = [where[f"lr 0.1, epoch 1: {loss:.3g} nats"] for loss in (1.5, 1.65, 1.7)]
+    assert len({x for x, _ in seeds}) == 1
+    (_, low), (_, middle), (_, high) = seeds  # on a log axis, downwards
+    assert (low - middle) / (low - high) == pytest.approx(
+        np.log(1.65 / 1.5) / np.log(1.7 / 1.5), abs=0.1
+    )
+    digits = plots.accuracy_by_class(PAIR).svg()
+    assert "<title>lr 0.01 (n = 1), digit 2: 3 %</title>" in digits
+    assert "<title>lr 0.1 (n = 1), digit total: 5 %</title>" in digits
+
+
+def test_two_settings_at_once_are_a_heat_map():
+    settings = vary(Config(epochs=2), lr=[0.01, 0.1], batch_size=[64, 100])
+    losses = dict(zip(settings, (0.4, 0.3, 0.2, 0.1), strict=True))
+    runs = {
+        label: [
+            made_up_run(losses=(1.0, losses[label] + x), lr=config.lr, batch_size=config.batch_size)
+            for x in (0.0, 0.02)
+        ]
+        for label, config in settings.items()
+    }
+    cells = np.asarray(plots.grid(runs).axes[0].collections[0].get_array()).reshape(2, 2)
+    assert cells == pytest.approx(np.array([[0.41, 0.31], [0.21, 0.11]]))
+    runs["learning rate 0.1"] = [diverged_run(lr=0.1)]
+    figure = plots.grid(runs)
+    assert "learning rate 0.1 (n = 1): diverged" in figure.alt
+    assert "baseline (n = 2): 0.41" in figure.alt
+    with pytest.raises(ConfigError, match="differ in lr; for a grid it must be two settings"):
+        plots.grid(PAIR)
+    with pytest.raises(ConfigError, match="measure is 'speed'; it must be one of loss, error"):
+        plots.grid(runs, "speed")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: tables.summary(PAIR["lr 0.1"][0]),
+            "runs is a Run; it must be the runs by setting",
+        ),
+        (lambda: tables.summary({}), "runs is {}; it must be the runs by setting"),
+        (lambda: plots.loss_by_epoch({"a": PAIR["lr 0.1"][0]}), "runs is a dict; it must be"),
+        (lambda: tables.confused_pairs({"a": []}), "it must be the runs of one setting as a list"),
+        (
+            lambda: tables.per_class(PAIR, split="validation"),
+            "split is 'validation'; it must be one",
+        ),
+        (lambda: conclusions.printed("3.3"), "section is '3.3'; it must be one of 1, 2.1"),
+        (lambda: conclusions.claim(9, PAIR), "claim is 9; it must be"),
+    ],
+)
+def test_what_is_shown_says_what_it_wants(call, said):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    assert said in str(caught.value)
 
 
 def test_smoothed_losses_are_a_centred_mean_over_a_quarter_of_an_epoch():

@@ -1,8 +1,10 @@
 """What one training run is: `Config`, validated when it is made and hashable for the store."""
 
 import dataclasses
+import difflib
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -84,11 +86,20 @@ class Config:
     # Measure both splits after every epoch, which takes a seventh of a CPU's time.
     epoch_accuracy: bool = _setting(True, flag, {False: "accuracy at the end alone"})
 
+    def __new__(cls, **values: Any) -> Self:
+        refuse_unknown(values)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = field.metadata["read"](field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         images = DATASETS[self.dataset][0]
+        if self.batch_size > images:
+            raise ConfigError(
+                f"batch_size is {self.batch_size}; it must be at most {images:,}, the number of "
+                f"training images of {self.dataset}."
+            )
         if images % self.batch_size == 1 or self.batch_size == 1:
             raise ConfigError(
                 f"batch_size is {self.batch_size}; it must leave no batch of a single image out of "
@@ -155,23 +166,53 @@ def identity(settings: dict[str, Any], recipe: int, data_sha256: str) -> str:
 
 
 def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
-    """One setting of `base` taken through several values, by name: `vary(base, lr=[0.01, 0.1])`.
+    """Settings of `base` taken through several values, by name: `vary(base, lr=[0.01, 0.1])`.
+
+    Of several settings every combination, which `plots.grid` draws:
+    `vary(base, lr=[0.01, 0.1], batch_size=[64, 1000])`.
 
     Raises:
-        ConfigError: the setting is unknown, or two of its values are the same.
+        ConfigError: a setting is unknown, its values are no list, or two of them are the same.
     """
-    ((name, options),) = values.items()
-    choice("the setting to vary", name, [field.name for field in dataclasses.fields(Config)])
+    refuse_unknown(values)
     settings: dict[str, Config] = {}
-    for option in options:
-        config = base.replace(**{name: option})
+    for name, options in values.items():
+        if isinstance(options, str) or not isinstance(options, Iterable):
+            raise ConfigError(
+                f"{name} is {options!r}; it must be a list of values to compare, such as "
+                f"{list(dict.fromkeys([getattr(base, name), options]))}."
+            )
+        read = [getattr(base.replace(**{name: option}), name) for option in options]
+        if twice := [value for place, value in enumerate(read) if value in read[:place]]:
+            raise ConfigError(f"{name} is {twice[0]!r} twice; settings to compare must differ.")
+        values[name] = read
+    if not values or not all(values.values()):
+        raise ConfigError("there is nothing to vary; name a setting, such as lr=[0.01, 0.1].")
+    for combination in itertools.product(*values.values()):
+        config = base.replace(**dict(zip(values, combination, strict=True)))
         label = config.setting()
-        if name in ("dataset", "epochs", "seed"):  # of which settings say nothing
-            label = _named(name, getattr(config, name))
-        if label in settings:
-            raise ConfigError(f"{name} is {option!r} twice; settings to compare must differ.")
-        settings[label] = config
+        # Of these the name of a setting says nothing.
+        aside = [
+            _named(n, getattr(config, n)) for n in values if n in ("dataset", "epochs", "seed")
+        ]
+        told = len(values) == len(aside)
+        settings[", ".join(aside if told else [label, *aside])] = config
     return settings
+
+
+def refuse_unknown(given: Iterable[str]) -> None:
+    """Refuse names of settings that `Config` does not have.
+
+    Raises:
+        ConfigError: names the first of them and the nearest right one.
+    """
+    known = [field.name for field in dataclasses.fields(Config)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            meant = "lr" if name == "learning_rate" else "".join(near)
+            hint = f" Did you mean {meant}?" if meant else ""
+            raise ConfigError(f"there is no setting {name!r}; they are {', '.join(known)}.{hint}")
 
 
 def seed_range(seeds: Any, name: str = "seeds") -> range:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.core.config import Config
+from labkit.core.values import choice
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ EXCERPT_EPOCH_LOSS: float = _numbers["excerpt_epoch_loss"]
 
 
 def section(number: str) -> Section:
-    """The original's section of that number."""
-    return next(found for found in SECTIONS if found.number == number)
+    """The original's section of that number.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    numbers = [found.number for found in SECTIONS]
+    return SECTIONS[numbers.index(choice("section", number, numbers))]
 
 
 def section_of(config: Config) -> Section | None:

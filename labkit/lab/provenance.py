@@ -53,7 +53,9 @@ def commit() -> str:
 def commit_address() -> str:
     """Where the commit of this checkout can be read on the web; "" if its origin is not there, or
     does not have it as far as this checkout knows."""
-    origin = re.sub(r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", _git("remote", "get-url", "origin"))
+    origin = re.sub(
+        r"^(ssh://)?git@([^:/]+)[:/]", r"https://\2/", _git("remote", "get-url", "origin")
+    )
     origin = re.sub(r"//[^/]*@", "//", origin)  # without a name or a token
     known = origin.startswith("https://") and _git("branch", "--remotes", "--contains", "HEAD")
     return f"{origin.removesuffix('.git')}/commit/{_git('rev-parse', 'HEAD')}" if known else ""

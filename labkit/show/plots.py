@@ -2,19 +2,20 @@
 
 import textwrap
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
+from matplotlib.colors import BoundaryNorm, LogNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from labkit.core.config import Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
+from labkit.core.values import ConfigError, choice
 from labkit.core.words import SPLITS, number, on_runs, percent, plural
 from labkit.judge import landscape as surroundings
 from labkit.judge import original, recipes, stats
@@ -251,14 +252,18 @@ def _heatmap(
     norm, grid = BoundaryNorm(bounds, 256), {"linewidths": 0.6, "linecolor": "#dddddd"}
     sns.heatmap(values, norm=norm, cmap=cmap, cbar=False, ax=axes, **grid)
     for (row, column), value in np.ndenumerate(values):
-        cell = np.array(axes.collections[0].cmap(norm(value))[:3])
-        dark = cell**2.2 @ (0.21, 0.72, 0.07) < 0.18
-        letters = {"color": "#fefefe" if dark else "#111111", "ha": "center", "va": "center"}
+        letters = _letters(axes.collections[0].cmap(norm(value)))
         written = axes.text(column + 0.5, row + 0.5, _brief(value, sign), **letters)
         if linked and value:
             written.set_url(f"#{anchor(row, column)}")
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
+
+
+def _letters(cell: Sequence[float]) -> dict[str, str]:
+    """How to write in the middle of a cell of that colour, red, green and blue."""
+    dark = np.array(cell[:3]) ** 2.2 @ (0.21, 0.72, 0.07) < 0.18
+    return {"color": "#fefefe" if dark else "#111111", "ha": "center", "va": "center"}
 
 
 def _colour_bar(parts: Sequence[Axes], bounds: Sequence[float], label: str) -> None:
@@ -519,6 +524,52 @@ def landscape(runs: Runs, field: str) -> Figure:
         f"bars: lowest and highest seed, {on_runs(found.groupby(['line', 'value']).size())}",
         left_out(runs),
     )
+
+
+#: What `grid` can show: of a run, and in words.
+GRIDS: dict[str, tuple[Callable[[Run], float], str]] = {
+    "loss": (lambda run: float(run.history["loss"].iloc[-1]), "mean loss of the last epoch (nats)"),
+    "error": (lambda run: 100 - 100 * run.accuracy("test"), "test error, recalibrated (%)"),
+}
+
+
+@remakable
+def grid(runs: Runs, measure: str = "loss") -> Figure:
+    """Settings that differ in two fields, as `vary` combines them, as a heat map on a log scale:
+    the mean over the seeds of the last epoch's loss, or of the test error.
+
+    Raises:
+        ConfigError: they differ in more or fewer fields, or there is no such measure.
+    """
+    configs = [group[0].config.to_dict() for group in runs.values()]
+    fields = [k for k in configs[0] if k != "seed" and len({c[k] for c in configs}) > 1]
+    if len(fields) != 2:
+        differ = ", ".join(fields) or "nothing"
+        raise ConfigError(f"the runs differ in {differ}; for a grid it must be two settings.")
+    value, unit = GRIDS[choice("measure", measure, GRIDS)]
+    rows = [
+        {**config, "mean": np.mean(list(map(value, group))), "label": with_n(label, group)}
+        for config, (label, group) in zip(configs, runs.items(), strict=True)
+    ]
+    table = pd.DataFrame(rows).pivot(index=fields[0], columns=fields[1])
+    means, labels = table["mean"], table["label"]
+    figure, (axes,) = panels(1.2 + 0.55 * len(means))
+    shown, said = means.where(means > 0), []
+    norm, look = LogNorm(shown.min(axis=None), shown.max(axis=None)), {"cbar": False, "ax": axes}
+    sns.heatmap(shown, norm=norm, cmap="YlOrBr", linewidths=0.6, linecolor="#dddddd", **look)
+    axes.set_facecolor("#fefefe")  # its letters are dark on a dark page too
+    for (row, column), mean in np.ndenumerate(means.to_numpy()):
+        if isinstance(label := labels.iloc[row, column], str):  # the grid may have holes
+            cell = axes.collections[0].cmap(norm(mean)) if mean > 0 else (1, 1, 1)
+            words = "diverged" if np.isnan(mean) else f"{mean:.3g}"
+            n = label.rpartition("(")[2].rstrip(")")
+            axes.text(column + 0.5, row + 0.5, f"{words}\n{n}", **_letters(cell))
+            said.append(f"{label}: {words}")
+    axes.tick_params(length=0, rotation=0)
+    names = {field: field.replace("_", " ") for field in fields} | surroundings.NAMES
+    tidy(axes, unit, ylabel=names[fields[0]], xlabel=names[fields[1]])
+    axes.grid(False)
+    return figure.described(f"Heat map of the {unit}. {'; '.join(said)}.", left_out(runs))
 
 
 @remakable

@@ -4,14 +4,16 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from labkit.core.config import Config
-from labkit.store.run import Run
+from labkit.core.values import ConfigError, choice
+from labkit.core.words import SPLITS
+from labkit.store.run import Run, Runs
 
 #: A notebook's output has its call under this type, beside its HTML and its plain text.
 MIME = "application/vnd.labkit+json"
@@ -29,12 +31,41 @@ def remakable(function: Callable[P, Shown]) -> Callable[P, Shown]:
     @functools.wraps(function)
     def stating(*args: P.args, **options: P.kwargs) -> Shown:
         given = signature.bind(*args, **options).arguments
+        for key, value in given.items():
+            check(key, value, signature.parameters[key].annotation)
         call = {"made by": name, "from": {key: encode(value) for key, value in given.items()}}
         shown = function(*args, **options)
         shown.call = call
         return shown
 
     return stating
+
+
+def check(name: str, value: Any, kind: Any) -> None:
+    """Refuse an argument that is none of its kind.
+
+    Raises:
+        ConfigError: says what it must be.
+    """
+    groups = list(value.values()) if kind == Runs and isinstance(value, Mapping) else []
+    allowed = ""
+    if kind == Runs and not (groups and all(map(_runs, groups))):
+        allowed = 'the runs by setting, as run_all gives them, such as {"baseline": [run]}'
+    elif kind == Sequence[Run] and not _runs(value):
+        allowed = "the runs of one setting as a list, such as [run]"
+    elif name == "split":
+        choice(name, value, SPLITS)
+    if allowed:
+        simple = isinstance(value, str | int | float) or not value
+        said = repr(value) if simple else f"a {type(value).__name__}"
+        raise ConfigError(f"{name} is {said}; it must be {allowed}.")
+
+
+def _runs(group: Any) -> bool:
+    """Whether this is a list of one run or more."""
+    return (
+        isinstance(group, list | tuple) and bool(group) and all(isinstance(r, Run) for r in group)
+    )
 
 
 def encode(value: Any) -> Any:
