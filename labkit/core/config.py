@@ -20,9 +20,25 @@ DATASETS = {
     "fashion-mnist": (60_000, 10_000),
     "kmnist": (60_000, 10_000),
 }
-ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu")
-#: With what each is called where it is not the default.
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}
+#: With the class of each in `torch.nn`.
+ACTIVATIONS = {
+    "relu": "ReLU",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+}
+#: With the class of each in `torch.optim`, what it is given besides learning rate and weight decay,
+#: and what it is called.
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "adam": ("Adam", {}, "Adam"),
+    "adamw": ("AdamW", {}, "AdamW"),
+    "sgd": ("SGD", {}, "SGD"),
+    "momentum": ("SGD", {"momentum": 0.9}, "SGD, momentum 0.9"),
+}
+OPTIMIZER_WORDS = {name: words for name, (*_, words) in OPTIMIZERS.items()}
 INITS = {"kaiming": "Kaiming's initialisation", "default": "PyTorch's initialisation"}
 NORMALIZATIONS = {
     "mean-std": "mean 0, deviation 1",
@@ -72,7 +88,7 @@ class Config:
 
     dataset: str = _setting("mnist-5k", choice, allowed=DATASETS)
     activation: str = _setting("relu", choice, allowed=ACTIVATIONS)
-    optimizer: str = _setting("adam", choice, OPTIMIZERS, allowed=OPTIMIZERS)
+    optimizer: str = _setting("adam", choice, OPTIMIZER_WORDS, allowed=OPTIMIZERS)
     lr: float = _setting(0.01, number, above=0)  # learning rate
     batch_size: int = _setting(64, whole)  # images; the last batch of an epoch may be shorter
     epochs: int = _setting(10, whole, most=MOST_EPOCHS)
