@@ -102,7 +102,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = field.metadata["read"](field.name, getattr(self, field.name))
+            value = read_field(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         images = DATASETS[self.dataset][0]
         if images % self.batch_size == 1 or self.batch_size == 1:
@@ -130,7 +130,7 @@ class Config:
     def setting(self) -> str:
         """What differs from the original's baseline, in words; not the scale."""
         varied = {name: getattr(self, name) for name in VARIED if name != "seed"}
-        changed = [_named(k, v) for k, v in varied.items() if v != getattr(Config, k)]
+        changed = [in_words(k, v) for k, v in varied.items() if v != getattr(Config, k)]
         return ", ".join([*(changed or ["baseline"]), *self.unusual()])
 
     def unusual(self, *aside: str) -> list[str]:
@@ -140,15 +140,24 @@ class Config:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default and field.name not in (*VARIED, "dataset", "epochs", *aside):
-                parts.append(field.metadata["words"].get(value) or _named(field.name, value))
+                parts.append(in_words(field.name, value))
         return parts
 
 
-def _named(name: str, value: Any) -> str:
+def read_field(name: str, value: Any) -> Any:
+    """The value of a field of `Config`, coerced; else a `ConfigError`, as of a config."""
+    return Config.__dataclass_fields__[name].metadata["read"](name, value)
+
+
+def in_words(name: str, value: Any) -> str:
     """A field and its value in words; words stand for themselves."""
+    if (words := Config.__dataclass_fields__[name].metadata["words"]) and value in words:
+        return words[value]
     if isinstance(value, str):
         return value
     said = {"lr": "learning rate"}.get(name, name.replace("_", " "))
+    if isinstance(value, bool):
+        return f"{'no ' * (not value)}{said}"
     return f"{said} {f'{value:g}' if isinstance(value, float) else value}"
 
 
@@ -183,7 +192,7 @@ def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
         config = base.replace(**{name: option})
         label = config.setting()
         if name in ("dataset", "epochs", "seed"):  # of which settings say nothing
-            label = _named(name, getattr(config, name))
+            label = in_words(name, getattr(config, name))
         if label in settings:
             raise ConfigError(f"{name} is {option!r} twice; settings to compare must differ.")
         settings[label] = config

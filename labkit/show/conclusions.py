@@ -12,6 +12,7 @@ from labkit.core.measures import STATISTICS
 from labkit.core.words import minus, on_runs, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.judge import landscape as surroundings
+from labkit.judge.own import Claim, statement
 from labkit.show.remake import MIME, remakable
 from labkit.store.groups import BOTH, Runs, answered, answering, divergences, finite, unanswered
 from labkit.store.run import Run
@@ -234,11 +235,16 @@ def again(kept: Run, fresh: Run) -> Text:
 
 
 @remakable
-def claim(number: int, runs: Runs) -> Text:
-    """A claim of the original's with the verdict on each of its parts, and what that rests on."""
-    stated = claims.claim(number)
-    quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
-    said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
+def claim(number: int | Claim, runs: Runs) -> Text:
+    """A claim with the verdict on each of its parts, and what that rests on: one of the original's,
+    by its number, or one's own."""
+    if isinstance(number, Claim):
+        stated, whose = statement(number), "the claimed size"
+        said = f"**Claim: {stated.says}**"
+    else:
+        stated, whose = claims.claim(number), "the original's size"
+        quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
+        said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
     if not (found := claims.judge(stated, runs)):
         return Text(f"{said}\n\nThese runs do not suffice to judge it.")
     base = next(iter(runs.values()))[0].config
@@ -247,9 +253,9 @@ def claim(number: int, runs: Runs) -> Text:
     parts = [f"*{sentence(p.verdict)}* {sentence(f'{p.what}: {p.brief}')}" for p in found.parts]
     lines = [f"It predicts: {stated.predicts}", f"Judged by: {stated.test}."]
     for part in found.parts:
-        size = f"; for one more run, the original's size is {part.size}" * bool(part.size)
+        size = f"; for one more run, {whose} is {part.size}" * bool(part.size)
         lines.append(sentence(part.found + size))
-    lines.append(f"The original's own numbers {stated.own()}.")
+    lines += [f"The original's own numbers {stated.own()}."] * bool(stated.number)
     lines += [sentence(found.note)] * bool(found.note)
     evidence = f"<details><summary>Evidence</summary>\n\n{bullets(lines)}\n\n</details>"
     return Text(f"{said}\n\n{bullets(parts)}\n\n{evidence}")

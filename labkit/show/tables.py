@@ -14,6 +14,7 @@ from labkit.core.config import DATASETS, Config, scale_name
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, plural
 from labkit.judge import claims, likeness, original, recipes, stats
+from labkit.judge.own import Claim, verdicts_on
 from labkit.show.remake import MIME, remakable
 from labkit.store.groups import (
     BOTH,
@@ -239,6 +240,28 @@ def ledger(runs: Runs) -> Table:
         "tests; the original's size: whether it lies inside what one more run of ours would give; "
         "accuracies and answers are recalibrated unless stated otherwise; "
         f"{BOTH}; {seeds_of(runs, runs)}"
+    )
+    return Table(frame, caption)
+
+
+@remakable
+def own_ledger(judged: Sequence[tuple[Claim, Runs]]) -> Table:
+    """One's own claims and the verdict that their runs give, alone and all together (Holm)."""
+    rows = []
+    for stated, part, _, agrees in claims.corrected(verdicts_on(judged)):
+        verdicts = part.verdict, claims.VERDICTS[agrees]
+        found = part.n, part.brief, part.size
+        rows.append([stated.name, stated.says, part.what, *verdicts, *found])
+    columns = ["claim", "in words", "compared", "verdict", "all together", "n", "found here"]
+    frame = pd.DataFrame(rows, columns=[*columns, "the claimed size"]).set_index("claim")
+    if not frame["the claimed size"].any():
+        frame = frame.drop(columns="the claimed size")
+    size = "; the claimed size: whether it lies inside what one more run would give" * (
+        "the claimed size" in frame
+    )
+    caption = (
+        "The claims of this lab and the verdicts on them, each tested on its own at 5\u00a0%, and "
+        f"all together by Holm's method{size}; accuracies are recalibrated"
     )
     return Table(frame, caption)
 
