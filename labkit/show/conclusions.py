@@ -43,30 +43,33 @@ def bullets(lines: Iterable[str]) -> Text:
     return Text(minus("\n".join(f"- {line}" for line in lines)))
 
 
-def banner(config: Config, seeds: int, smoke: bool = False) -> tuple[str, str]:
-    """What numbers of this config rest on, and whether they can stand beside the original's: the
-    head, to be set in bold, and the rest of the sentence."""
+def banner(config: Config, seeds: int, smoke: bool = False, beside: bool = True) -> tuple[str, str]:
+    """What numbers of this config rest on, and whether they can stand beside the original's, if
+    they do: the head, to be set in bold, and the rest of the sentence."""
     epochs, runs = plural(config.epochs, "epoch"), plural(seeds, "run")
     what = f"{config.dataset}, {epochs}, {runs} per setting"
     if smoke:
         return "Smoke run:", f"{what}. It shows that everything runs; its numbers mean nothing."
     scale = scale_name(config)
-    if scale == "paper":
+    if scale == "paper" and beside:
         return "Paper scale:", f"{what}; the original's images and epochs."
     train, test = DATASETS[config.dataset]
     source = ", all from MNIST's training set" * (config.dataset == "mnist-5k")
+    head = {"quick": "Quick scale", "paper": "Paper scale"}.get(scale, "Own settings")
+    said = f"{what}, on {train:,} training and {test:,} test images{source}."
+    if not beside:
+        return f"{head}:", said
     return (
-        f"{'Quick scale' if scale == 'quick' else 'Own settings'}, not the original's:",
-        f"{what}, on {train:,} training and {test:,} test images{source}. The original trained on "
-        "60,000 images for ten epochs and tested on 10,000; its numbers are shown for orientation, "
-        "and a difference from them says nothing.",
+        f"{head}, not the original's:",
+        f"{said} The original trained on 60,000 images for ten epochs and tested on 10,000; its "
+        "numbers are shown for orientation, and a difference from them says nothing.",
     )
 
 
 @remakable
-def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
-    """What this page's numbers rest on, and whether they can stand beside the original's."""
-    head, rest = banner(config, seeds, smoke)
+def scale(config: Config, seeds: int, smoke: bool = False, beside: bool = True) -> Text:
+    """What this page's numbers rest on, and whether they can stand `beside` the original's."""
+    head, rest = banner(config, seeds, smoke, beside)
     return Text(f"> **{head}** {rest}")
 
 
