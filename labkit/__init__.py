@@ -17,6 +17,8 @@ HOMES = {
     "vary": "core.config",
     "run": "lab.experiment",
     "run_all": "lab.experiment",
+    "Claim": "judge.own",
+    "read_claims": "judge.own",
     "recipes": "judge.recipes",
     "landscape": "judge.landscape",
     "tables": "show.tables",

@@ -1,4 +1,4 @@
-"""The command line: `labkit report`, `labkit verify` and `labkit runs`."""
+"""The command line: `labkit report`, `labkit verify`, `labkit new` and `labkit runs`."""
 
 import contextlib
 import sys
@@ -29,7 +29,18 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--scale", default="paper", help=f"{' or '.join(SCALES)}.")
+@click.argument("folder", type=PATH)
+def new(folder: Path) -> None:
+    """Lay out a lab of your own in FOLDER: a notebook, its claims, and a README."""
+    from labkit.report.build import lay_out
+
+    lay_out(folder)
+    print(f"{folder / 'README.md'} says how to go on; to begin with: labkit report {folder}")
+
+
+@cli.command()
+@click.argument("notebooks", nargs=-1, type=PATH)
+@click.option("--scale", help=f"{' or '.join(SCALES)}; by default what each notebook says.")
 @click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
 @click.option("--epochs", help="Instead of the scale's.")
 @click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")
@@ -37,12 +48,20 @@ def cli() -> None:
 @click.option("--output", default="report", type=PATH, help="Folder for the page and its evidence.")
 @click.option("--retrain", is_flag=True, help="Train every run again, recorded or not.")
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help=PARAMETER)
-def report(output: Path, parameters: tuple[tuple[str, str], ...], **options: str) -> None:
-    """Run the notebooks and join them into one HTML page."""
+def report(
+    notebooks: tuple[Path, ...],
+    output: Path,
+    parameters: tuple[tuple[str, str], ...],
+    **options: str,
+) -> None:
+    """Run NOTEBOOKS, or all of a folder, and join them into one HTML page.
+
+    By default labkit's own, which are at the paper scale.
+    """
     from labkit.report.build import write_report
 
     start = time.perf_counter()
-    page = write_report(output, parameters=dict(parameters), **options)
+    page = write_report(output, notebooks, parameters=dict(parameters), **options)
     print(f"The lab report is {page.absolute()} ({time.perf_counter() - start:.0f} s).")
 
 

@@ -32,7 +32,7 @@ def test_settings_are_the_originals_with_little_changed():
     for label, config in settings.items():
         changed = {f for f in recipes.FIELDS if getattr(config, f) != getattr(usual, f)}
         assert len(changed) <= 1 or changed in together
-        section = original.section_of(config)
+        section = original.section_of(config.replace(**recipes.USUAL))
         assert label == f"{recipes.name(config)}: {section.name}"
         sections_of.setdefault(recipes.name(config), []).append(section.number)
         if not changed:  # the report's own runs

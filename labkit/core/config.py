@@ -22,9 +22,25 @@ DATASETS = {
     "fashion-mnist": (60_000, 10_000),
     "kmnist": (60_000, 10_000),
 }
-ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu")
-#: With what each is called where it is not the default.
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "momentum": "SGD, momentum 0.9"}
+#: With the class of each in `torch.nn`.
+ACTIVATIONS = {
+    "relu": "ReLU",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+}
+#: With the class of each in `torch.optim`, what it is given besides learning rate and weight decay,
+#: and what it is called.
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "adam": ("Adam", {}, "Adam"),
+    "adamw": ("AdamW", {}, "AdamW"),
+    "sgd": ("SGD", {}, "SGD"),
+    "momentum": ("SGD", {"momentum": 0.9}, "SGD, momentum 0.9"),
+}
+OPTIMIZER_WORDS = {name: words for name, (*_, words) in OPTIMIZERS.items()}
 INITS = {"kaiming": "Kaiming's initialisation", "default": "PyTorch's initialisation"}
 NORMALIZATIONS = {
     "mean-std": "mean 0, deviation 1",
@@ -74,7 +90,7 @@ class Config:
 
     dataset: str = _setting("mnist-5k", choice, allowed=DATASETS)
     activation: str = _setting("relu", choice, allowed=ACTIVATIONS)
-    optimizer: str = _setting("adam", choice, OPTIMIZERS, allowed=OPTIMIZERS)
+    optimizer: str = _setting("adam", choice, OPTIMIZER_WORDS, allowed=OPTIMIZERS)
     lr: float = _setting(0.01, number, above=0)  # learning rate
     batch_size: int = _setting(64, whole)  # images; the last batch of an epoch may be shorter
     epochs: int = _setting(10, whole, most=MOST_EPOCHS)
@@ -92,7 +108,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = field.metadata["read"](field.name, getattr(self, field.name))
+            value = read_field(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         images = DATASETS[self.dataset][0]
         if self.batch_size > images:
@@ -125,7 +141,7 @@ class Config:
     def setting(self) -> str:
         """What differs from the original's baseline, in words; not the scale."""
         varied = {name: getattr(self, name) for name in VARIED if name != "seed"}
-        changed = [_named(k, v) for k, v in varied.items() if v != getattr(Config, k)]
+        changed = [in_words(k, v) for k, v in varied.items() if v != getattr(Config, k)]
         return ", ".join([*(changed or ["baseline"]), *self.unusual()])
 
     def unusual(self, *aside: str) -> list[str]:
@@ -135,15 +151,24 @@ class Config:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default and field.name not in (*VARIED, "dataset", "epochs", *aside):
-                parts.append(field.metadata["words"].get(value) or _named(field.name, value))
+                parts.append(in_words(field.name, value))
         return parts
 
 
-def _named(name: str, value: Any) -> str:
+def read_field(name: str, value: Any) -> Any:
+    """The value of a field of `Config`, coerced; else a `ConfigError`, as of a config."""
+    return Config.__dataclass_fields__[name].metadata["read"](name, value)
+
+
+def in_words(name: str, value: Any) -> str:
     """A field and its value in words; words stand for themselves."""
+    if (words := Config.__dataclass_fields__[name].metadata["words"]) and value in words:
+        return words[value]
     if isinstance(value, str):
         return value
     said = {"lr": "learning rate"}.get(name, name.replace("_", " "))
+    if isinstance(value, bool):
+        return f"{'no ' * (not value)}{said}"
     return f"{said} {f'{value:g}' if isinstance(value, float) else value}"
 
 
@@ -193,7 +218,7 @@ def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
         label = config.setting()
         # Of these the name of a setting says nothing.
         aside = [
-            _named(n, getattr(config, n)) for n in values if n in ("dataset", "epochs", "seed")
+            in_words(n, getattr(config, n)) for n in values if n in ("dataset", "epochs", "seed")
         ]
         told = len(values) == len(aside)
         settings[", ".join(aside if told else [label, *aside])] = config

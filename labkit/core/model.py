@@ -5,16 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from labkit.core.config import Config
+from labkit.core.config import ACTIVATIONS, Config
 
 ACTIVATION_MODULES: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
+    name: getattr(nn, kind) for name, kind in ACTIVATIONS.items()
 }
 
 

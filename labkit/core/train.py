@@ -1,24 +1,23 @@
 """The training loop."""
 
+import inspect
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labkit.core.config import Config
+from labkit.core.config import OPTIMIZERS, Config
 from labkit.core.data import Data
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """The optimizer of `config`; `momentum` is SGD with a momentum of 0.9."""
-    settings = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
-    if config.optimizer in ("adam", "adamw"):
-        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        on_gpu = next(model.parameters()).is_cuda
-        return kind(model.parameters(), capturable=on_gpu, **settings)
-    momentum = 0.9 if config.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(model.parameters(), momentum=momentum, **settings)
+    """The optimizer of `config`, see `OPTIMIZERS`; fused and capturable where its class can be."""
+    name, options, _ = OPTIMIZERS[config.optimizer]
+    kind = getattr(torch.optim, name)
+    fast = {"fused": True, "capturable": next(model.parameters()).is_cuda}
+    options = {k: v for k, v in fast.items() if k in inspect.signature(kind).parameters} | options
+    return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, **options)
 
 
 def batches(images: int, config: Config, done: int, device: torch.device) -> Iterator[Tensor]:
@@ -36,13 +35,18 @@ def batches(images: int, config: Config, done: int, device: torch.device) -> Ite
         yield from order.split(config.batch_size)[behind:]
 
 
+def batch_loss(model: nn.Module, data: Data, config: Config, batch: Tensor) -> Tensor:
+    """What is minimised: the mean cross-entropy in nats on the training images of `batch`."""
+    images = data.prepare(data.train.images[batch], config.normalization)
+    return F.cross_entropy(model(images), data.train.labels[batch])
+
+
 def step(
     model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, config: Config, batch: Tensor
 ) -> Tensor:
-    """One iteration on the images of `batch`: the mean cross-entropy in nats before it."""
+    """One iteration on the images of `batch`: their `batch_loss` before it."""
     model.train()  # here, since whoever iterates may evaluate in between
-    images = data.prepare(data.train.images[batch], config.normalization)
-    loss = F.cross_entropy(model(images), data.train.labels[batch])
+    loss = batch_loss(model, data, config, batch)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -38,6 +38,7 @@ from labkit.store.groups import (
 from labkit.store.run import Run
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+VERDICTS = {True: HOLDS, False: FAILS, None: UNDECIDED}
 PERCENT = (0.0, 100.0)
 
 Settings = Mapping[str, Sequence[Run]]  # number of the original's section → runs of its setting
@@ -117,18 +118,18 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A statement of the original, and how it is judged.
+class Statement:
+    """A claim of the original's, or one that `own` makes, and how it is judged.
 
     Attributes:
-        number: in the ledger.
+        number: in the ledger; 0 for one's own.
         name: for where there is room for two words.
         section: of the original.
         says: the statement, in English.
         predicts: what the records must show if it holds.
         test: the test that decides.
-        needs: the sections whose runs it is judged on.
-        judge: the parts, from the runs of those sections.
+        needs: the settings whose runs it is judged on, by the fields in which they differ.
+        judge: the parts, from the runs of those settings.
         own: whether the original's own lists and tables agree with it, in words.
         answers: whether it rests on what the networks answer, and not on losses alone.
     """
@@ -139,7 +140,7 @@ class Claim:
     says: str
     predicts: str
     test: str
-    needs: tuple[str, ...]
+    needs: Mapping[str, Mapping[str, Any]]
     judge: Callable[[Settings], list[Part]]
     own: Callable[[], str]
     answers: bool = False
@@ -149,7 +150,7 @@ class Claim:
 class Judgement:
     """A claim with its parts; `note` says which runs were left out."""
 
-    claim: Claim
+    claim: Statement
     parts: list[Part]
     note: str = ""
 
@@ -163,7 +164,7 @@ def tally(agrees: Sequence[bool | None]) -> str:
     """How many of several verdicts are which; the verdict alone where all are the same."""
     counts = Counter(agrees)
     if len(counts) == 1:
-        return {True: HOLDS, False: FAILS, None: UNDECIDED}[agrees[0]]
+        return VERDICTS[agrees[0]]
     hold, fail, undecided = (counts[kind] for kind in (True, False, None))
     said = [f"{hold} {'holds' if hold == 1 else 'hold'}"] * bool(hold)
     said += [f"{fail} {'does' if fail == 1 else 'do'} not hold"] * bool(fail)
@@ -171,34 +172,34 @@ def tally(agrees: Sequence[bool | None]) -> str:
     return ", ".join(said)
 
 
-def judge(claim: Claim, runs: Runs) -> Judgement | None:
+def judge(claim: Statement, runs: Runs) -> Judgement | None:
     """The verdict on `claim` from `runs`; None where a setting that it needs has no runs.
 
-    Settings are recognised by their configs, not by their labels: of several recipes, images or
-    numbers of epochs those of the first group are taken.
+    Settings are recognised by their configs, not by their labels, and differ in nothing but what
+    the claim says: of several images, numbers of epochs and so on the first that do are taken.
     """
-    first = next(iter(runs.values()))[0].config
-    alike = {name: getattr(first, name) for name in VARIED}
-    needed = {
-        section.number: group
-        for group in runs.values()
-        if (section := original.section_of(group[0].config))
-        and section.number in claim.needs
-        and group[0].config.replace(**alike) == first
-    }
-    if len(needed) < len(claim.needs):
+    groups = {group[0].config.replace(seed=0): group for group in runs.values()}
+    if claim.number:
+        groups = {config: group for config, group in groups.items() if original.section_of(config)}
+    choices = ({k: c.replace(**own) for k, own in claim.needs.items()} for c in groups)
+    chosen = next((wanted for wanted in choices if groups.keys() >= set(wanted.values())), None)
+    if not chosen:
         return None
+    needed, first = {k: groups[config] for k, config in chosen.items()}, next(iter(chosen.values()))
     settings, notes = finite(needed), []
     parts = (
         claim.judge(settings)
         if len(settings) == len(needed)
         else [nothing("every setting", "no run is left to compare")]
     )
-    if scale_name(first) != "paper":  # the original's sizes, and its tenth epoch, are of its scale
+    if (
+        claim.number and scale_name(first) != "paper"
+    ):  # the original's sizes, and its tenth epoch, are of its scale
         parts = [_with_theirs(replace(part, size=""), None) for part in parts]
         if claim.number == 1:
             parts = [replace(part, agrees=None, p=math.nan, numbers=None) for part in parts]
-    if lost := divergences({f"section {number}": group for number, group in needed.items()}):
+    said = "section " * bool(claim.number)
+    if lost := divergences({f"{said}{name}": group for name, group in needed.items()}):
         parts = [replace(part, agrees=None, p=math.nan, needed=math.nan) for part in parts]
         notes.append(f"{lost}, so no verdict is given on the other runs")
     if claim.answers and (older := unanswered(needed)):
@@ -211,7 +212,7 @@ def judgements(runs: Runs) -> Iterator[Judgement]:
     yield from filter(None, (judge(claim, runs) for claim in CLAIMS))
 
 
-def corrected(found: Sequence[Judgement]) -> list[tuple[Claim, Part, float, bool | None]]:
+def corrected(found: Sequence[Judgement]) -> list[tuple[Statement, Part, float, bool | None]]:
     """Every part of all claims, with its p-value corrected for all of them together (Holm), and
     whether it agrees by that; None where it is undecided."""
     every = [(judgement.claim, part) for judgement in found for part in judgement.parts]
@@ -280,9 +281,15 @@ def test_percent(run: Run) -> np.ndarray:
     return 100.0 * run.right()
 
 
+def training_percent(run: Run) -> float:
+    """The accuracy on the training images in %, recalibrated: of all that there are."""
+    return 100 * run.accuracy("train")
+
+
 def compared(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> stats.Estimate:
     """`measure` of the first runs minus that of the second."""
-    bounds = (-100.0, 100.0) if measure is test_percent else (-math.inf, math.inf)
+    share = measure in (test_percent, training_percent)
+    bounds = (-100.0, 100.0) if share else (-math.inf, math.inf)
     return stats.estimate(
         *([measure(run) for run in group] for group in (first, second)), bounds=bounds
     )
@@ -294,6 +301,91 @@ def in_images(points: float) -> str:
         return "no image in 1,000 more or fewer"
     many = number(abs(10 * points), 0 if abs(points) >= 1 else 1)
     return f"{'loses' if points < 0 else 'gains'} {many} image{'s' * (many != '1')} in 1,000"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What two settings are compared by.
+
+    Attributes:
+        of: its value of a run.
+        what: it is called in a comparison.
+        unit: of a difference.
+        brief: a difference in plain words.
+        verbs: of a setting that has more of it than another, and of one that has less.
+        subject: what stands before the setting there.
+    """
+
+    of: Measure
+    what: str
+    unit: str
+    brief: Callable[[float], str]
+    verbs: tuple[str, str]
+    subject: str = ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it rests on what the networks answer."""
+        return bool(self.subject)
+
+
+_SHARE = " points", in_images, ("was higher than with", "was lower than with")
+#: By the names that claims of one's own use.
+MEASURES = {
+    "log-loss area": Quantity(
+        area,
+        "mean ln loss",
+        "",
+        lambda found: f"its loss is typically {math.exp(found):.2f} times as high",
+        ("converged more slowly than", "converged faster than"),
+    ),
+    "last loss": Quantity(
+        last_loss,
+        "last loss",
+        " nats",
+        lambda found: (
+            f"its last loss is {abs(found):.4f} nats {'higher' if found > 0 else 'lower'}"
+        ),
+        ("ended with a higher loss than", "ended with a lower loss than"),
+    ),
+    "test accuracy": Quantity(test_percent, "test accuracy", *_SHARE, "test accuracy with "),
+    "training accuracy": Quantity(
+        training_percent, "training accuracy", *_SHARE, "training accuracy with "
+    ),
+}
+
+
+def contrast(
+    groups: Sequence[Sequence[Run]],
+    names: tuple[str, str],
+    measure: str,
+    expected: int,
+    theirs: float | None = None,
+    times: bool = False,
+) -> Part:
+    """Two settings compared by one of `MEASURES`.
+
+    Args:
+        names: of the two settings.
+        expected: 1 if the first has more of it by the claim, -1 if less.
+        theirs: the difference that is claimed, or that the original has; of the log-loss area the
+            difference of the means of ln(loss).
+        times: the latter is said as how many times as high the loss is.
+    """
+    by = MEASURES[measure]
+    one = nothing(what := f"{names[0]} − {names[1]}, {by.what}".replace("batch size ", "batch "))
+    kept = [answering(group) if by.answers else group for group in groups]
+    if all(kept):
+        found = compared(*kept, by.of)
+        one = part(what, expected, found, by.unit, by.brief(found.mean), theirs)
+    if one.numbers and by.of is area:
+        shown = replace(one.numbers, unit=" times", form=".2f", logs=True)
+        one = replace(one, numbers=shown)
+        if times and one.size:
+            ends = map(shown.words, (theirs, found.next_low, found.next_high))
+            one = replace(one, size="{}: {} against {} to {}".format(one.size.split(":")[0], *ends))
+    so, otherwise = by.verbs[::expected]
+    return replace(one, says=(by.subject + names[0], so, otherwise, names[1]))
 
 
 def _final_loss(settings: Settings) -> list[Part]:
@@ -468,27 +560,11 @@ def _areas(first: str, second: str, names: str, expected: int) -> Callable[[Sett
     """The areas of two sections' log-loss curves compared, and the original's own beside them."""
 
     def judged(settings: Settings) -> Part:
-        found = compared(settings[first], settings[second], area)
-        theirs = _own_area(first, second)
-        brief = (
-            f"its loss is typically {math.exp(found.mean):.2f} times as high "
-            f"(original: {math.exp(theirs):.2f} times)"
-        )
-        one = part(f"{names}, mean ln loss", expected, found, "", brief, theirs)
-        numbers = replace(one.numbers, unit=" times", form=".2f", logs=True)
-        verbs = "converged more slowly than", "converged faster than"
-        return replace(one, numbers=numbers, says=_says(names, verbs, expected))
+        groups, theirs = (settings[first], settings[second]), _own_area(first, second)
+        one = contrast(groups, names.split(" − "), "log-loss area", expected, theirs)
+        return replace(one, brief=f"{one.brief} (original: {math.exp(theirs):.2f} times)")
 
     return judged
-
-
-def _says(
-    names: str, verbs: tuple[str, str], expected: int, of: str = ""
-) -> tuple[str, str, str, str]:
-    """What a comparison says, from its names, "a − b", and the verbs for more and for less."""
-    subject, other = names.replace("batch", "batch size").split(" − ")
-    so, otherwise = verbs[::expected]
-    return of + subject, so, otherwise, other
 
 
 def _own_area(first: str, second: str) -> float:
@@ -500,17 +576,12 @@ def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[
     """The test accuracies of two sections compared, and the original's own beside them."""
 
     def judged(settings: Settings) -> Part:
-        one = nothing(what := f"{names}, test accuracy")
-        verbs = "was higher than with", "was lower than with"
-        groups = [answering(settings[number]) for number in (first, second)]
-        theirs = _own_accuracy(first, second)
-        if all(groups):
-            found = compared(*groups, test_percent)
-            brief = f"{in_images(found.mean)}; the original {in_images(theirs)}"
-            one = part(what, expected, found, " points", brief)
-        averaged = [answering(settings[number], RUNNING) for number in (first, second)]
+        groups, theirs = (settings[first], settings[second]), _own_accuracy(first, second)
+        one = contrast(groups, names.split(" − "), "test accuracy", expected)
+        if one.n:
+            one = replace(one, brief=f"{one.brief}; the original {in_images(theirs)}")
+        averaged = [answering(group, RUNNING) for group in groups]
         shares = ([100 * run.accuracy("test", RUNNING) for run in group] for group in averaged)
-        one = replace(one, says=_says(names, verbs, expected, "test accuracy with "))
         return _with_running(one, stats.estimate(*shares), theirs, " points", "+.3g")
 
     return judged
@@ -553,47 +624,55 @@ _tanh_relu, _tanh_sigmoid = (
     _areas("2.2", "2.1", "tanh − sigmoid", -1),
 )
 _rate = _accuracies("3.1", "1", "learning rate 0.1 − 0.01", -1)
-_batch_loss = _areas("3.2", "1", "batch 1000 − 64", -1)
-_batch = _accuracies("3.2", "1", "batch 1000 − 64", 1)
+_batch_loss = _areas("3.2", "1", "batch size 1000 − 64", -1)
+_batch = _accuracies("3.2", "1", "batch size 1000 − 64", 1)
+
+
+def _sections(*numbers: str) -> dict[str, dict[str, Any]]:
+    """What sections of the original differ in, by their numbers."""
+    names = [name for name in VARIED if name != "seed"]
+    return {n: {k: getattr(original.section(n), k) for k in names} for n in numbers}
+
+
 WELCH = "Welch's test over the seeds"
 IMAGES = " and, for accuracies, over the test images too"
 CLAIMS = (
-    Claim(
+    Statement(
         1,
         "final loss",
         "1.2",
         "After ten epochs the loss fell to 0.20056.",
         "One more run of ours could end there (if it could, that proves nothing).",
         "95 % prediction interval of ln(loss) from the seeds",
-        ("1",),
+        _sections("1"),
         _final_loss,
         _own_final_loss,
     ),
-    Claim(
+    Statement(
         2,
         "99 %",
         "1.3",
         "Training and test accuracy both pass 99 %.",
         "Both mean accuracies lie above 99 %.",
         "t-test against 99 %, over the seeds and, for test images, over the images too",
-        ("1",),
+        _sections("1"),
         _above_99,
         _own_above_99,
         answers=True,
     ),
-    Claim(
+    Statement(
         3,
         "digits",
         "1.3",
         "8 is learnt best, 2 and 7 worst.",
         "8 is best, and 2 and 7 are the two worst, in most runs and on both splits.",
         "exact binomial test, on these images, against an even chance in each run",
-        ("1",),
+        _sections("1"),
         _digits,
         _own_digits,
         answers=True,
     ),
-    Claim(
+    Statement(
         4,
         "2 and 7",
         "1.3",
@@ -601,53 +680,53 @@ CLAIMS = (
         "They are mistaken for each other more often than other pairs, and most often of all.",
         "t-test within the runs, over seeds and images; exact binomial test, on these images, "
         "against an even chance in each run",
-        ("1",),
+        _sections("1"),
         _two_and_seven,
         lambda: "say nothing: it prints no mistakes",
         answers=True,
     ),
-    Claim(
+    Statement(
         5,
         "sigmoid",
         "2.1",
         "Sigmoid converges worse than ReLU.",
         "The area under its log-loss curve is larger.",
         WELCH,
-        ("1", "2.1"),
+        _sections("1", "2.1"),
         lambda settings: [_sigmoid(settings)],
         lambda: _agrees(_own_area("2.1", "1"), 1, f"{_own_area('2.1', '1'):+.3g} in mean ln loss"),
     ),
-    Claim(
+    Statement(
         6,
         "tanh",
         "2.2",
         "Tanh is a little worse than ReLU and better than sigmoid.",
         "The area under its log-loss curve lies between theirs.",
         WELCH,
-        ("1", "2.1", "2.2"),
+        _sections("1", "2.1", "2.2"),
         lambda settings: [_tanh_relu(settings), _tanh_sigmoid(settings)],
         _own_tanh,
     ),
-    Claim(
+    Statement(
         7,
         "learning rate",
         "3.1",
         "A learning rate of 0.1 costs much accuracy; 0.01 is better.",
         "The test accuracy is lower; by how much, the original's size says.",
         WELCH + IMAGES,
-        ("1", "3.1"),
+        _sections("1", "3.1"),
         lambda settings: [_rate(settings)],
         lambda: _own_tables("3.1", "1", -1),
         answers=True,
     ),
-    Claim(
+    Statement(
         8,
         "batch size",
         "3.2",
         "Batch size 1000 beats 64 in convergence and in accuracy.",
         "The area under its log-loss curve is smaller, and its test accuracy is higher.",
         WELCH + IMAGES,
-        ("1", "3.2"),
+        _sections("1", "3.2"),
         lambda settings: [_batch_loss(settings), _batch(settings)],
         _own_batch,
         answers=True,
@@ -655,7 +734,7 @@ CLAIMS = (
 )
 
 
-def claim(number: Any) -> Claim:
+def claim(number: Any) -> Statement:
     """The claim of that number in the ledger.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Any
 
 from labkit.core.config import Config
 from labkit.core.values import choice
+from labkit.store.run import Runs
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,20 @@ def section(number: str) -> Section:
 def section_of(config: Config) -> Section | None:
     """The original run with this activation, learning rate and batch size, if there is one.
 
-    The other fields are not looked at, since the original names none of them (see `recipes`): runs
-    can be told apart by their sections only where these are the same. None as well for images that
-    are not MNIST's, since there is nothing to compare.
+    None as well for images that are not MNIST's, and where any other setting is not the default:
+    the original has nothing to say on it. (It names none of them; `recipes` asks which they were.)
     """
-    if config.dataset not in ("mnist", "mnist-5k"):
+    if config.dataset not in ("mnist", "mnist-5k") or config.unusual("epoch_accuracy"):
         return None
     key = config.activation, config.lr, config.batch_size
     return next((s for s in SECTIONS if (s.activation, s.lr, s.batch_size) == key), None)
+
+
+def beside(runs: Runs) -> dict[str, Section]:
+    """Label → the original run to show beside a setting; for all of them none where they differ in
+    something that the original never varied, since then it does not answer the question."""
+    configs = {label: group[0].config for label, group in runs.items()}
+    if any(config.unusual("epoch_accuracy") for config in configs.values()):
+        return {}
+    found = {label: section_of(config) for label, config in configs.items()}
+    return {label: section for label, section in found.items() if section}

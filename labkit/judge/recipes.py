@@ -17,6 +17,7 @@ from labkit.store.run import Run
 
 #: The fields that a recipe decides; the others are the section's.
 FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool")
+USUAL = {name: getattr(Config, name) for name in FIELDS}
 #: What a tutorial may have together that follows the original's words, which name no max-pool.
 TUTORIAL = {
     "optimizer": "adamw",
@@ -82,7 +83,7 @@ def curves(runs: Runs) -> dict[str, dict[str, list[Run]]]:
     found: dict[str, dict[str, list[Run]]] = {}
     for group in finite(runs).values():
         for run in group:
-            if section := original.section_of(run.config):
+            if section := original.section_of(run.config.replace(**USUAL)):
                 of_recipe = found.setdefault(name(run.config), {})
                 of_recipe.setdefault(section.number, []).append(run)
     return found

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.core.config import Config
@@ -12,6 +11,7 @@ from labkit.core.data import Data
 from labkit.core.evaluate import Population, all_zero, last_linear, norms_of, take_over
 from labkit.core.layers import probe, watching
 from labkit.core.measures import MEASURES
+from labkit.core.train import batch_loss
 from labkit.lab import streams
 
 #: At each moment so many batches of so many training images are drawn anew, by seed and update.
@@ -122,9 +122,8 @@ class Diagnostics:
         mean = [torch.zeros_like(parameter) for parameter in parameters]
         squares = []
         for batch in drawn.to(train.labels.device).split(size):
-            images = self.data.prepare(train.images[batch], self.config.normalization)
             with streams.in_use(own), torch.enable_grad():
-                loss = F.cross_entropy(self.twin(images), train.labels[batch])
+                loss = batch_loss(self.twin, self.data, self.config, batch)
                 gradient = torch.autograd.grad(loss, parameters)
             squares.append(sum(part.square().sum() for part in gradient))
             for total, part in zip(mean, gradient, strict=True):

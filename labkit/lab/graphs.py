@@ -25,7 +25,10 @@ def fit(
     images, device = len(data.train), data.train.labels.device
     sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
     graphs, reason = {}, ""
-    if device.type == "cuda":
+    if device.type == "cuda" and "fused" not in optimizer.defaults:
+        # Only of the others is it known that what they make at their first step is zero there.
+        reason = f"{type(optimizer).__name__} has no fused step"
+    elif device.type == "cuda":
         try:
             graphs = capture(model, optimizer, data, config, sizes)
         except RuntimeError as error:

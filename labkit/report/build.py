@@ -4,6 +4,7 @@ What it leaves can be verified anywhere: the page, and beside it a folder with t
 notebooks, copies of the records behind them, and a manifest that says what ran and how it ended.
 """
 
+import ast
 import contextlib
 import json
 import logging
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ from labkit.report.page import PageSection, export, extracts, render, runs_shown
 from labkit.store.files import MOST_JSON, file_sha256, parse, read, write_atomically
 from labkit.store.folder import Store, StoreError
 
-NOTEBOOKS = ("01_architecture", "02_activation", "03_lr", "04_batch_size", "05_recipe", "06_here")
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
+LAB = Path(__file__).parent / "lab"  # what `lay_out` copies
 UNFINISHED = "unfinished"  # the folder of a report until it is complete
 EVIDENCE = "lab-report-files"  # begins the name of the folder that a page's evidence is in
 STOPPED = "The report was stopped while it ran."
@@ -48,13 +49,47 @@ def notebook_folder() -> Path:
     """Where the notebooks are: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).parent.parent
     places = [package.parent / "notebooks", package / "notebooks"]
-    return next((p for p in places if (p / f"{NOTEBOOKS[0]}.ipynb").is_file()), places[0])
+    return next((place for place in places if any(place.glob("*.ipynb"))), places[0])
+
+
+def find_notebooks(places: Sequence[Path] = ()) -> dict[str, Path]:
+    """Name → notebook: of each folder all, in the order of their names; by default labkit's own.
+
+    Raises:
+        LabkitError: there is none, two have one name, or a name is none that a page can have.
+    """
+    found: dict[str, Path] = {}
+    for place in places or [notebook_folder()]:
+        inside = sorted(place.glob("*.ipynb")) if place.is_dir() else [place]
+        if not inside or not all(path.is_file() and path.suffix == ".ipynb" for path in inside):
+            raise LabkitError(f"there is no notebook at {place}; name some, or a folder of some.")
+        for path in inside:
+            if path.stem in found:
+                raise LabkitError(f"two notebooks are called {path.stem}; a page needs two names.")
+            if not re.fullmatch(r"\w[\w.-]*", path.stem):
+                raise LabkitError(
+                    f"the notebook {path.name!r} needs a name of letters, digits, '_' and '-'."
+                )
+            found[path.stem] = path.absolute()
+    return found
+
+
+def lay_out(folder: Path) -> None:
+    """Write a lab of one's own into a folder: a notebook, its claims, and what to do with them.
+
+    Raises:
+        LabkitError: the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise LabkitError(f"{folder} is not empty; a new lab needs a folder of its own.")
+    shutil.copytree(LAB, folder, dirs_exist_ok=True)
 
 
 def write_report(
     folder: Path,
+    notebooks: Sequence[Path] = (),
     *,
-    scale: str = "paper",
+    scale: str | None = None,
     dataset: str | None = None,
     epochs: Any = None,
     seeds: Any = None,
@@ -62,15 +97,15 @@ def write_report(
     retrain: bool = False,
     parameters: Mapping[str, str] | None = None,
 ) -> Path:
-    """Run the notebooks and write the page `folder/lab-report.html`; its path.
+    """Run notebooks, see `find_notebooks`, and write the page `folder/lab-report.html`; its path.
 
     Beside it stays a folder of its evidence, which the page names: the executed notebooks, copies
     of the records behind them, and `manifest.json`. All of it is made in `folder/unfinished`, and
     takes the place of an earlier page in one step when it is complete; if a notebook fails, the
     others still run, and what there is stays in that folder. Of earlier reports only those files
     are removed that still match their manifests.
-    `dataset`, `epochs` and `seeds` default to the scale's. `parameters` go to every notebook that
-    has one of that name.
+    `dataset`, `epochs` and `seeds` default to the scale's, and where there is none to what each
+    notebook says. They and `parameters` go to every notebook that has one of that name.
 
     Raises:
         LabkitError: a value is not possible, the folder holds something else than a report or
@@ -78,13 +113,16 @@ def write_report(
             was.
     """
     started = _now()
-    scale = choice("scale", scale, SCALES)
-    own = {"dataset": dataset, "epochs": epochs, "seeds": seeds}
-    values = SCALES[scale] | {"seeds": SCALE_SEEDS[scale]}
-    values |= {name: value for name, value in own.items() if value is not None}
+    values = {}
+    if scale is not None:
+        scale = choice("scale", scale, SCALES)
+        values = SCALES[scale] | {"seeds": SCALE_SEEDS[scale]}
     # A date, so that the baseline is trained once and not by every notebook again.
     values |= {"device": device, "retrain": started if retrain else "no"}
-    plans = plan(values, dict(parameters or {}))
+    own = {"dataset": dataset, "epochs": epochs, "seeds": seeds}
+    own = {name: value for name, value in own.items() if value is not None}
+    paths = find_notebooks(notebooks)
+    plans = plan(paths, values, own | dict(parameters or {}))
     draft = folder / UNFINISHED
     try:
         refuse_foreign(folder)
@@ -94,7 +132,7 @@ def write_report(
             remove_listed(draft, draft=True, runs=not kept)
             for name in FOLDERS:
                 (draft / name).mkdir(parents=True, exist_ok=True)
-            sections = run_notebooks(plans, draft, started)
+            sections = run_notebooks(paths, plans, draft, started)
             broken = [part for part in sections if part.status != "complete"]
             if not broken:
                 publish(draft, folder)
@@ -117,49 +155,63 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def plan(values: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def plan(
+    paths: Mapping[str, Path], values: Mapping[str, Any], parameters: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
     """Notebook → its parameters, all checked before the first notebook runs.
+
+    Args:
+        values: for the notebooks that have such parameters.
+        parameters: the same, but some notebook must.
 
     Raises:
         LabkitError: a value is not possible, or no notebook has a parameter of that name.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        paths = {name: notebook_folder() / f"{name}.ipynb" for name in NOTEBOOKS}
-        known = {name: set(papermill.inspect_notebook(path)) for name, path in paths.items()}
+        known = {name: papermill.inspect_notebook(path) for name, path in paths.items()}
     notebook.check_names(set(parameters), set().union(*known.values()))
-    values = {**values, **parameters}
-    notebook.checked(**values)
-    return {name: {k: v for k, v in values.items() if k in own} for name, own in known.items()}
+    plans = {}
+    for name, own in known.items():
+        stated = {k: own[k]["default"] for k in ("dataset", "epochs", "seeds") if k in own}
+        given = {k: v for k, v in {**values, **parameters}.items() if k in own}
+        plans[name] = {k: ast.literal_eval(text) for k, text in stated.items()} | given
+        notebook.checked(**plans[name])
+    return plans
 
 
 def run_notebooks(
-    plans: Mapping[str, Mapping[str, Any]], draft: Path, started: str
+    paths: Mapping[str, Path],
+    plans: Mapping[str, Mapping[str, Any]],
+    draft: Path,
+    started: str,
 ) -> list[PageSection]:
     """Run every notebook; after each, page and manifest in `draft` say how far it is."""
     sections: list[PageSection] = []
-    write_draft(draft, plans, sections, started)
+    write_draft(draft, paths, plans, sections, started)
     for number, (name, values) in enumerate(plans.items(), start=1):
         print(f"[{number}/{len(plans)}] {name}", flush=True)
         target = draft / "notebooks" / f"{name}.ipynb"
-        if reason := execute(name, values, target):
+        if reason := execute(paths[name], values, target):
             print(reason, flush=True)
         executed = nbformat.read(target, as_version=4) if target.is_file() else None
         sections.append(export(name, executed, reason))
-        write_draft(draft, plans, sections, started)
+        write_draft(draft, paths, plans, sections, started)
     return sections
 
 
-def execute(name: str, values: Mapping[str, Any], target: Path) -> str:
-    """Run one notebook with papermill and keep it, executed, at `target`.
+def execute(path: Path, values: Mapping[str, Any], target: Path) -> str:
+    """Run one notebook with papermill in its own folder and keep it, executed, at `target`.
 
     Returns why it did not finish, as a sentence that names the cell; "" if it did.
     """
+    name = path.stem
     try:
         papermill.execute_notebook(
-            notebook_folder() / f"{name}.ipynb",
-            target,
+            path,
+            target.absolute(),
             dict(values),
+            cwd=path.parent,
             kernel_name="python3",
             progress_bar=False,
             stdout_file=sys.stdout,
@@ -187,15 +239,18 @@ def execute(name: str, values: Mapping[str, Any], target: Path) -> str:
 
 def write_draft(
     draft: Path,
+    paths: Mapping[str, Path],
     plans: Mapping[str, Mapping[str, Any]],
     sections: list[PageSection],
     started: str,
 ) -> None:
     """Write the page as far as it is, and then the manifest that goes with it."""
+    own = {name for name in plans if paths[name].parent != notebook_folder().absolute()}
     states = [(part.status, part.reason) for part in sections] + [("partial", STOPPED)]
     states += [("not run", "")] * len(plans)
     notebooks = {
         name: {"status": status, "reason": reason, "parameters": dict(values)}
+        | ({"own": True} if name in own else {})
         for (name, values), (status, reason) in zip(plans.items(), states, strict=False)
     }
     finished = _now()
@@ -223,15 +278,19 @@ def write_draft(
 def kept_runs(folder: Path, earlier: Path) -> Iterator[bool]:
     """Let the notebooks keep their runs in `folder` where the user's own cannot be written, and say
     whether that is so. `earlier` holds what an earlier report kept in the same way.
+
+    Each notebook runs in its own folder, so that folders are named to it by whole paths.
     """
     store, before = Store(), dict(os.environ)
-    if store.writable():
-        yield False
-        return
-    print(f"{store.folder} cannot be written; the report keeps its runs in {folder}.")
-    os.environ["LABKIT_RUNS"] = os.pathsep.join(map(str, [folder, earlier, *store.places]))
+    kept = not store.writable()
+    places = [folder, earlier] * kept + [p for p in store.places if p != store.shipped]
+    if kept:
+        print(f"{store.folder} cannot be written; the report keeps its runs in {folder}.")
+    os.environ["LABKIT_RUNS"] = os.pathsep.join(str(place.absolute()) for place in places)
+    if "LABKIT_DATA" in os.environ:
+        os.environ["LABKIT_DATA"] = str(Path(os.environ["LABKIT_DATA"]).expanduser().absolute())
     try:
-        yield True
+        yield kept
     finally:
         os.environ.clear()
         os.environ.update(before)

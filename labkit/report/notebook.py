@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.core.config import ACTIVATIONS, Config, seed_range, vary
+from labkit.core.config import ACTIVATIONS, Config, read_field, seed_range, vary
 from labkit.core.values import ConfigError, names
 
 
@@ -45,7 +45,8 @@ def check(*, device: Any) -> None:
 
 
 def checked(**values: Any) -> Config:
-    """The baseline's config by any of the notebooks' parameters, after a check of every one.
+    """The baseline's config by any parameters of notebooks, after a check of each that labkit
+    knows: its own notebooks', and what is named as a field of `Config`.
 
     Raises:
         LabkitError: a value is not possible.
@@ -63,6 +64,8 @@ def checked(**values: Any) -> Config:
             retrain_before(value)
         elif name in ("activations", "lr", "batch_size"):
             compared(base, **{name: value})
+        elif name in Config.__dataclass_fields__:
+            read_field(name, value)
     return base
 
 

@@ -6,7 +6,7 @@ import functools
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +24,13 @@ from pygments.formatters import HtmlFormatter
 from labkit.core.config import VARIED, Config, scale_name
 from labkit.core.words import plural
 from labkit.judge import claims, original
+from labkit.judge.own import Claim, verdicts_on
 from labkit.show import conclusions, figure, overview, remake, tables
 from labkit.store.folder import Store, StoreError
-from labkit.store.run import Run
+from labkit.store.run import Run, Runs
 
 TEMPLATES = Path(__file__).parent / "templates"
+CLAIM = "conclusions.claim"  # what judges a claim, the original's or one's own
 WORDS = {True: "holds", False: "fails", None: "undecided"}
 HIDDEN = "remove-cell"  # the tag of a cell that is for the notebook alone
 FOLDED = "fold"  # the tag of a heading whose part of the page is folded away
@@ -65,8 +67,15 @@ class PageSection:
 
     @property
     def anchor(self) -> str:
-        """Where it is on the page."""
-        return slug(self.title.lstrip(". 0123456789"))
+        """Where it is on the page; the name alone is the whole section's."""
+        place = slug(self.title.lstrip(". 0123456789"))
+        return f"{place}-" if place == self.name else place
+
+    @property
+    def claims(self) -> set[int]:
+        """The original's claims that it judges, by number."""
+        made = (call["from"]["number"] for call in self.calls if call["made by"] == CLAIM)
+        return {number for number in made if isinstance(number, int)}
 
     @property
     def number(self) -> str:
@@ -174,7 +183,7 @@ def templates() -> jinja2.Environment:
     )
     made.policies["json.dumps_kwargs"] = {}  # parameters in their order, as papermill has it
     made.filters |= {"prose": prose, "headed": headed, "unlinked": unlinked}
-    made.filters |= {"caption": caption, "plain": strip_ansi}
+    made.filters |= {"caption": caption, "plain": strip_ansi, "slug": slug}
     highlight = Highlight2HTML(pygments_lexer="ipython3")
     made.filters["code"] = lambda text: highlight(text).replace("<pre>", '<pre tabindex="0">')
     made.globals |= {"mime": remake.MIME, "hidden": HIDDEN, "folded": FOLDED}
@@ -235,37 +244,45 @@ def render(
         notebooks: for each its status, reason and parameters.
         store: the records behind the page.
     """
-    shown, runs, stale = runs_shown(sections), {}, []
-    for name in dict.fromkeys(run["run"] for run in shown):
+    behind, runs, stale = runs_shown(sections), {}, []
+    for name in dict.fromkeys(run["run"] for run in behind):
         try:
             if run := store.get(name):
                 runs[name] = run
         except StoreError as error:
             stale.append(str(error))
-    stale += changed(shown, {name: run.checksum for name, run in runs.items()})
+    stale += changed(behind, {name: run.checksum for name, run in runs.items()})
     calls = [call for part in sections for call in part.calls]
     smoke = any(call["from"].get("smoke") for call in calls)
-    base = next(iter(notebooks.values()))["parameters"]
-    config = Config(dataset=base["dataset"], epochs=1 if smoke else base["epochs"])
+    config = page_config(notebooks, runs.values(), smoke)
     scale = "smoke" if smoke else scale_name(config)
     compared, others = grouped(runs.values(), config)
-    first = next(iter(compared.values()), [])
-    n = min(map(len, compared.values()), default=0)
-    judged = list(claims.judgements(compared)) if compared else []
+    own = own_settings(sections, notebooks, runs, config)
+    numbers = set().union(*(part.claims for part in sections))
+    judged = [one for one in claims.judgements(compared) if one.claim.number in numbers]
+    pairs = own_claims(calls, runs)
+    rows = compared if judged or not own else own
+    first = next(iter(rows.values()), [])
+    n = min(map(len, [*rows.values(), *own.values()]), default=0)
     head: list[Any] = []
-    if len(first) > 1 and scale == "paper":
+    if judged and len(first) > 1 and scale == "paper":
         head = [overview.abstract(compared), conclusions.headline(compared)]
         head += [conclusions.ours(compared), tables.beside(compared)]
     if judged:
         head += [overview.verdicts(compared), overview.curves(compared), tables.ledger(compared)]
-    head += [tables.summary(compared)] if compared else []
+    head += [tables.summary(rows)] if rows else []
+    head += [tables.own_ledger(pairs)] if pairs else []
+    own_summary = [tables.summary(own)] if own and judged else []
+    head += own_summary
     dates = written["started"], written["finished"]
     head += [tables.provenance({**compared, **others}, *dates)] if runs else []
-    findings = {
-        part.name: text
-        for part in sections
-        if compared and part.number and (text := overview.finding(part.number, compared)).markdown
-    }
+    findings = {}
+    for part in sections:
+        text = overview.own_finding(own_claims(part.calls, runs))
+        if part.claims and part.number and compared:
+            text = overview.finding(part.number, compared)
+        if text.markdown:
+            findings[part.name] = text
     head += findings.values()
     made_by = [call["made by"] for call in calls]
     head_by = [part.call["made by"] for part in head]
@@ -281,15 +298,25 @@ def render(
         "head": head_by,
         "shown": made_by,
     }
+    every = [*judged, *verdicts_on(pairs)]
+    shown = {
+        part.call["made by"].rpartition(".")[2]: as_output(part)
+        for part in reversed(head)  # of two summaries the first
+    }
+    if own_summary:
+        shown["own_summary"] = as_output(own_summary[0])
     began, ended = map(datetime.fromisoformat, dates)
     return manifest, templates().get_template("page.html.j2").render(
         manifest=manifest,
-        banner=conclusions.banner(config, n, smoke),
-        n=n,
+        banner=conclusions.banner(config, n, smoke, beside=bool(judged or original.beside(rows))),
+        title="; ".join(part.title for part in sections) or "An unfinished report",
         sections=sections,
-        shown={part.call["made by"].rpartition(".")[2]: as_output(part) for part in head},
+        shown=shown,
         findings={name: as_output(text) for name, text in findings.items()},
-        judged=[(one, state(one)) for one in judged],
+        judged=judged,
+        chips=[
+            (one.claim.number or slug(one.claim.name), one.claim.name, state(one)) for one in every
+        ],
         stated=claims.CLAIMS,
         quotes=original.STATEMENTS,
         numbering=Numbering(),
@@ -300,6 +327,58 @@ def render(
         themes=figure.THEMES,
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )
+
+
+def page_config(
+    notebooks: Mapping[str, Mapping[str, Any]], runs: Iterable[Run], smoke: bool
+) -> Config:
+    """The images and epochs that the page is about: its first notebook's that has any, else those
+    of its first run."""
+    stated = [part["parameters"] for part in notebooks.values()]
+    stated = [values for values in stated if {"dataset", "epochs"} <= set(values)]
+    if stated:
+        return Config(dataset=stated[0]["dataset"], epochs=1 if smoke else stated[0]["epochs"])
+    first = next((run.config for run in runs), Config())
+    return Config(dataset=first.dataset, epochs=first.epochs)
+
+
+def own_settings(
+    sections: Sequence[PageSection],
+    notebooks: Mapping[str, Mapping[str, Any]],
+    runs: Mapping[str, Run],
+    config: Config,
+) -> dict[str, list[Run]]:
+    """The runs by setting of the sections that go beyond what the original varied, at the page's
+    scale; not of a section that has a scale of its own, as the appendix on recipes has."""
+    free = [part for part in sections if "dataset" in notebooks[part.name]["parameters"]]
+    found: dict[str, dict[str, Run]] = {}
+    for part in free or sections:
+        named = (runs.get(run["run"]) for run in remake.runs_in(part.calls))
+        of_scale = [
+            run
+            for run in named
+            if run
+            and run.config.replace(dataset=config.dataset, epochs=config.epochs) == run.config
+        ]
+        if any(run.config.unusual("epoch_accuracy") for run in of_scale):
+            for run in of_scale:
+                found.setdefault(run.config.setting(), {})[run.digest] = run
+    return {setting: list(group.values()) for setting, group in found.items()}
+
+
+def own_claims(
+    calls: Iterable[Mapping[str, Any]], runs: Mapping[str, Run]
+) -> list[tuple[Claim, Runs]]:
+    """The claims of one's own that outputs judge, each once and with the runs that it is judged by;
+    not those of which a run is not on record."""
+    judged = [call["from"] for call in calls if call["made by"] == CLAIM]
+    found: list[tuple[Claim, Runs]] = []
+    for given in (given for i, given in enumerate(judged) if given not in judged[:i]):
+        known = all(run["run"] in runs for run in remake.runs_in(given))
+        if known and not isinstance(given["number"], int):
+            keys = ("number", "runs")
+            found.append(tuple(remake.decode(given[k], lambda ref: runs[ref["run"]]) for k in keys))
+    return found
 
 
 def as_output(shown: Any) -> dict[str, Any]:

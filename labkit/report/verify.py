@@ -131,11 +131,16 @@ def verify_page(page: Path, verdict: Verdict) -> None:
             f"There is no manifest beside {page.name}, so that nothing is known of its notebooks "
             "and records, or of the training logs on it."
         )
+        if any(part.get("own") for part in stated["notebooks"].values()):
+            verdict.missing.append("Nor can anything be said of notebooks that are not labkit's.")
+            return
     remaking, notebooks, sections, differing = Remaking(store, verdict), {}, [], []
     for name, part in stated["notebooks"].items():
-        executed, own = None, source(name, part["parameters"])
+        executed, own = None, None if part.get("own") else source(name, part["parameters"])
         path = folder / "notebooks" / f"{Path(name).name}.ipynb"
-        if own is None:
+        if part.get("own"):
+            verdict.checked["own notebooks, by what they were when they ran"] += 1
+        elif own is None:
             verdict.problems.append(f"{name} is no notebook of this labkit.")
         if alone and own is not None:
             executed = as_shown(soup.find(id=name), own)

@@ -12,6 +12,7 @@ from labkit.core.measures import STATISTICS
 from labkit.core.words import minus, on_runs, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.judge import landscape as surroundings
+from labkit.judge.own import Claim, statement
 from labkit.show.remake import MIME, remakable
 from labkit.store.groups import BOTH, Runs, answered, answering, divergences, finite, unanswered
 from labkit.store.run import Run
@@ -42,30 +43,33 @@ def bullets(lines: Iterable[str]) -> Text:
     return Text(minus("\n".join(f"- {line}" for line in lines)))
 
 
-def banner(config: Config, seeds: int, smoke: bool = False) -> tuple[str, str]:
-    """What numbers of this config rest on, and whether they can stand beside the original's: the
-    head, to be set in bold, and the rest of the sentence."""
+def banner(config: Config, seeds: int, smoke: bool = False, beside: bool = True) -> tuple[str, str]:
+    """What numbers of this config rest on, and whether they can stand beside the original's, if
+    they do: the head, to be set in bold, and the rest of the sentence."""
     epochs, runs = plural(config.epochs, "epoch"), plural(seeds, "run")
     what = f"{config.dataset}, {epochs}, {runs} per setting"
     if smoke:
         return "Smoke run:", f"{what}. It shows that everything runs; its numbers mean nothing."
     scale = scale_name(config)
-    if scale == "paper":
+    if scale == "paper" and beside:
         return "Paper scale:", f"{what}; the original's images and epochs."
     train, test = DATASETS[config.dataset]
     source = ", all from MNIST's training set" * (config.dataset == "mnist-5k")
+    head = {"quick": "Quick scale", "paper": "Paper scale"}.get(scale, "Own settings")
+    said = f"{what}, on {train:,} training and {test:,} test images{source}."
+    if not beside:
+        return f"{head}:", said
     return (
-        f"{'Quick scale' if scale == 'quick' else 'Own settings'}, not the original's:",
-        f"{what}, on {train:,} training and {test:,} test images{source}. The original trained on "
-        "60,000 images for ten epochs and tested on 10,000; its numbers are shown for orientation, "
-        "and a difference from them says nothing.",
+        f"{head}, not the original's:",
+        f"{said} The original trained on 60,000 images for ten epochs and tested on 10,000; its "
+        "numbers are shown for orientation, and a difference from them says nothing.",
     )
 
 
 @remakable
-def scale(config: Config, seeds: int, smoke: bool = False) -> Text:
-    """What this page's numbers rest on, and whether they can stand beside the original's."""
-    head, rest = banner(config, seeds, smoke)
+def scale(config: Config, seeds: int, smoke: bool = False, beside: bool = True) -> Text:
+    """What this page's numbers rest on, and whether they can stand `beside` the original's."""
+    head, rest = banner(config, seeds, smoke, beside)
     return Text(f"> **{head}** {rest}")
 
 
@@ -234,11 +238,16 @@ def again(kept: Run, fresh: Run) -> Text:
 
 
 @remakable
-def claim(number: int, runs: Runs) -> Text:
-    """A claim of the original's with the verdict on each of its parts, and what that rests on."""
-    stated = claims.claim(number)
-    quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
-    said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
+def claim(number: int | Claim, runs: Runs) -> Text:
+    """A claim with the verdict on each of its parts, and what that rests on: one of the original's,
+    by its number, or one's own."""
+    if isinstance(number, Claim):
+        stated, whose = statement(number), "the claimed size"
+        said = f"**Claim: {stated.says}**"
+    else:
+        stated, whose = claims.claim(number), "the original's size"
+        quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
+        said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
     if not (found := claims.judge(stated, runs)):
         return Text(f"{said}\n\nThese runs do not suffice to judge it.")
     base = next(iter(runs.values()))[0].config
@@ -247,9 +256,9 @@ def claim(number: int, runs: Runs) -> Text:
     parts = [f"*{sentence(p.verdict)}* {sentence(f'{p.what}: {p.brief}')}" for p in found.parts]
     lines = [f"It predicts: {stated.predicts}", f"Judged by: {stated.test}."]
     for part in found.parts:
-        size = f"; for one more run, the original's size is {part.size}" * bool(part.size)
+        size = f"; for one more run, {whose} is {part.size}" * bool(part.size)
         lines.append(sentence(part.found + size))
-    lines.append(f"The original's own numbers {stated.own()}.")
+    lines += [f"The original's own numbers {stated.own()}."] * bool(stated.number)
     lines += [sentence(found.note)] * bool(found.note)
     evidence = f"<details><summary>Evidence</summary>\n\n{bullets(lines)}\n\n</details>"
     return Text(f"{said}\n\n{bullets(parts)}\n\n{evidence}")

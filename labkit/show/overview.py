@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from labkit.core.config import DATASETS, scale_name
 from labkit.core.words import on_runs, plural
 from labkit.judge import claims, likeness, original, stats
+from labkit.judge.own import Claim, verdicts_on
 from labkit.show.conclusions import Text
 from labkit.show.figure import (
     DASHED,
@@ -105,7 +106,7 @@ def verdicts(runs: Runs) -> Figure:
     found = claims.corrected(list(claims.judgements(runs)))
     if not found:
         return nothing("These runs do not suffice to judge any of the original's claims.", runs)
-    lines: list[claims.Claim | tuple[claims.Part, bool | None] | None] = []
+    lines: list[claims.Statement | tuple[claims.Part, bool | None] | None] = []
     for stated, part, _, agrees in found:
         lines += [stated] * (stated not in lines) + [(part, agrees)]
         if part.numbers and placed(part.numbers)[1]:
@@ -122,7 +123,7 @@ def verdicts(runs: Runs) -> Figure:
     said = []
     for place, item in enumerate(lines):
         y = top + LINE * (place + 0.5)
-        if isinstance(item, claims.Claim):
+        if isinstance(item, claims.Statement):
             axes.plot([0.1, width - 0.1], [y - LINE / 2] * 2, color=GRID, lw=0.8)
             head = f"{item.number}  {item.says.rstrip('.')}"
             axes.text(0.1, y, head, va="center", size=9.5, weight="bold", color=INK)
@@ -319,7 +320,7 @@ def _decided(
     return f"{capital(few(len(ns)))} {of} {verbs[len(ns) > 1]}{why}{said} ({on_runs(ns)})."
 
 
-def _open(found: Sequence[tuple[claims.Claim, claims.Part]], total: int) -> str:
+def _open(found: Sequence[tuple[claims.Statement, claims.Part]], total: int) -> str:
     """What of all comparisons is undecided, and how many runs would settle it, in a sentence."""
     if not found:
         return "None of them stays open."
@@ -349,12 +350,18 @@ def _open(found: Sequence[tuple[claims.Claim, claims.Part]], total: int) -> str:
 def finding(number: str, runs: Runs) -> Text:
     """What the claims of a section of the original come to, each by its own test, as a title; empty
     where these runs cannot judge them."""
-    parts = [
-        part
-        for judgement in claims.judgements(runs)
-        if judgement.claim.section.startswith(number)
-        for part in judgement.parts
-    ]
+    judged = [one for one in claims.judgements(runs) if one.claim.section.startswith(number)]
+    return _title([part for one in judged for part in one.parts])
+
+
+@remakable
+def own_finding(judged: Sequence[tuple[Claim, Runs]]) -> Text:
+    """What one's own claims come to, as `finding` does with the original's."""
+    return _title([part for one in verdicts_on(judged) for part in one.parts])
+
+
+def _title(parts: Sequence[claims.Part]) -> Text:
+    """What comparisons come to, as a title."""
     if not parts:
         return Text("")
     verdicts = [(part, part.agrees) for part in parts]

@@ -110,7 +110,7 @@ def loss_by_epoch(runs: Runs) -> Figure:
     """Mean training loss by epoch: thick the mean, thin each seed, dashed in ink the original, with
     an open marker of the form that its setting has."""
     figure, (axes,) = panels(4)
-    said, ends = [], {}
+    said, ends, printed_runs = [], {}, original.beside(runs)
     for label, group, style in styled(runs, "marker"):
         losses, color = np.array([run.history["loss"] for run in group]), style["color"]
         mean, last = losses.mean(0), losses.shape[1] - 1
@@ -120,17 +120,19 @@ def loss_by_epoch(runs: Runs) -> Figure:
             ends[with_n(label, group)] = last, mean[last], color
         course = f"ends at {mean[last]:.3g}" if np.isfinite(mean[last]) else "diverges"
         said.append(f"{with_n(label, group)} {course}")
-        if section := original.section_of(group[0].config):
+        if section := printed_runs.get(label):
             dashed = THEIRS | {"marker": style["marker"], "ls": DASHED, "lw": 1}
             axes.plot(section.epoch_loss, **dashed)
             ends[f"{label}, original"] = len(section.epoch_loss) - 1, section.epoch_loss[-1], INK
             said.append(f"its original at {section.epoch_loss[-1]:.3g}")
     labels = {"xlabel": "epoch", "ylabel": "mean loss of the epoch (nats)"}
-    against_epochs(axes, "Thick: mean of the seeds, thin: each, dashed: the original", **labels)
+    theirs = ", dashed: the original" * bool(printed_runs)
+    against_epochs(axes, f"Thick: mean of the seeds, thin: each{theirs}", **labels)
     label_ends(axes, ends)
+    theirs = ", the original's values on full MNIST dashed" * bool(printed_runs)
     return figure.described(
-        "Line chart of the mean training loss by epoch on a log axis, the original's values on "
-        f"full MNIST dashed: {'; '.join(said)} nats.",
+        f"Line chart of the mean training loss by epoch on a log axis{theirs}: "
+        f"{'; '.join(said)} nats.",
         divergences(runs),
     )
 
@@ -205,7 +207,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     if not drawn:
         return _nothing(f"Error of every {noun}", runs)
     figure, (axes,) = panels(3.6)
-    said, step = [], 0.8 / len(drawn)
+    said, step, printed_runs = [], 0.8 / len(drawn), original.beside(runs)
     for index, (label, group, style) in enumerate(drawn):
         wrong, averaged = (100 - shares(group, split, kind).to_numpy() for kind in STATISTICS)
         mean, averaged = wrong.mean(0), averaged.mean(0)
@@ -220,7 +222,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
             f"{percent(averaged[-1])} by running averages, worst {noun} {worst} with "
             f"{percent(mean[worst])} recalibrated"
         )
-        if theirs := printed(original.section_of(group[0].config), split):
+        if theirs := printed(printed_runs.get(label), split):
             axes.plot(places, 100 - np.array(theirs), ls="", **THEIRS)
             said[-1] += f" (original {percent(100 - theirs[-1])})"
     tidy(axes, xlabel=noun, ylabel=f"wrong answers, {SPLITS[split]} images (%)")

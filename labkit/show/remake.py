@@ -1,5 +1,6 @@
 """How a table, text or figure was made, stated beside it as data, so that it can be made again."""
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -13,6 +14,7 @@ import numpy as np
 from labkit.core.config import Config
 from labkit.core.values import ConfigError, choice
 from labkit.core.words import SPLITS
+from labkit.judge.own import Claim
 from labkit.store.run import Run, Runs
 
 #: A notebook's output has its call under this type, beside its HTML and its plain text.
@@ -75,6 +77,8 @@ def encode(value: Any) -> Any:
         return {"run": value.digest, "sha256": value.checksum, "recorded": value.recorded}
     if isinstance(value, Config):
         return {"config": value.to_dict()}
+    if isinstance(value, Claim):
+        return {"claim": dataclasses.asdict(value)}
     if isinstance(value, np.ndarray):
         return {"images": hashlib.sha256(value.tobytes()).hexdigest()}
     if isinstance(value, Mapping):
@@ -92,6 +96,8 @@ def decode(value: Any, find: Callable[[dict[str, Any]], Any]) -> Any:
         return value
     if "run" in value or "images" in value:
         return find(value)
+    if "claim" in value:
+        return Claim(**value["claim"])
     if "config" in value:
         return Config(**value["config"])
     return {label: decode(item, find) for label, item in value["settings"]}

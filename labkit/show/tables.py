@@ -14,6 +14,7 @@ from labkit.core.config import DATASETS, Config, scale_name
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, plural
 from labkit.judge import claims, likeness, original, recipes, stats
+from labkit.judge.own import Claim, verdicts_on
 from labkit.show.remake import MIME, remakable
 from labkit.store.groups import (
     BOTH,
@@ -174,19 +175,21 @@ def epochs(runs: Runs) -> Table:
     With several seeds also the lowest and the highest, and whether the original lies between.
     """
     columns: dict[tuple[str, str], pd.Series] = {}
+    printed_runs = original.beside(runs)
     for label, group in runs.items():
         losses = np.array([run.history["loss"] for run in group])
         found = {"here": losses.mean(0)}
         if len(group) > 1:
             found |= {"low": losses.min(0), "high": losses.max(0)}
-        if section := original.section_of(group[0].config):
+        if section := printed_runs.get(label):
             found["original"] = section.epoch_loss
             if len(group) > 1:
                 found["inside"] = _inside(losses, section.epoch_loss)
         columns |= {(label, name): pd.Series(values) for name, values in found.items()}
     frame = pd.DataFrame(columns).rename_axis("epoch")
     many = max(map(len, runs.values())) > 1
-    range_ = "; low and high: of the seeds; inside: the original lies between them" * many
+    range_ = "; low and high: of the seeds" * many
+    range_ += "; inside: the original lies between them" * bool(many and printed_runs)
     caption = f"Training loss in nats, mean of each epoch's batch losses{range_}; {seeds_of(runs)}"
     return Table(frame, caption, dict.fromkeys(("here", "low", "high", "original"), 4))
 
@@ -237,6 +240,28 @@ def ledger(runs: Runs) -> Table:
         "tests; the original's size: whether it lies inside what one more run of ours would give; "
         "accuracies and answers are recalibrated unless stated otherwise; "
         f"{BOTH}; {seeds_of(runs, runs)}"
+    )
+    return Table(frame, caption)
+
+
+@remakable
+def own_ledger(judged: Sequence[tuple[Claim, Runs]]) -> Table:
+    """One's own claims and the verdict that their runs give, alone and all together (Holm)."""
+    rows = []
+    for stated, part, _, agrees in claims.corrected(verdicts_on(judged)):
+        verdicts = part.verdict, claims.VERDICTS[agrees]
+        found = part.n, part.brief, part.size
+        rows.append([stated.name, stated.says, part.what, *verdicts, *found])
+    columns = ["claim", "in words", "compared", "verdict", "all together", "n", "found here"]
+    frame = pd.DataFrame(rows, columns=[*columns, "the claimed size"]).set_index("claim")
+    if not frame["the claimed size"].any():
+        frame = frame.drop(columns="the claimed size")
+    size = "; the claimed size: whether it lies inside what one more run would give" * (
+        "the claimed size" in frame
+    )
+    caption = (
+        "The claims of this lab and the verdicts on them, each tested on its own at 5\u00a0%, and "
+        f"all together by Holm's method{size}; accuracies are recalibrated"
     )
     return Table(frame, caption)
 
@@ -373,8 +398,9 @@ def per_class(runs: Runs, split: str = "test") -> Table:
     averages (the mean) stand beside the original's table, or where nothing else is on record.
     """
     columns: dict[tuple[str, str], Any] = {}
+    printed_runs = original.beside(runs)
     for label, group in runs.items():
-        ours, theirs = shares(group, split), printed(original.section_of(group[0].config), split)
+        ours, theirs = shares(group, split), printed(printed_runs.get(label), split)
         low, high = _ends(group, split)
         columns |= {(label, "accuracy %"): ours.mean(), (label, "low"): low, (label, "high"): high}
         if theirs or ours.empty:
@@ -400,10 +426,10 @@ def per_class(runs: Runs, split: str = "test") -> Table:
 @remakable
 def summary(runs: Runs) -> Table:
     """One row per setting: loss of the first and last epochs and both accuracies, beside the
-    original's."""
-    rows = {}
+    original's where it has any."""
+    rows, printed_runs = {}, original.beside(runs)
     for label, group in runs.items():
-        section = original.section_of(group[0].config)
+        section = printed_runs.get(label)
         first, last = np.mean([run.history["loss"].iloc[[0, -1]] for run in group], axis=0)
         test, (low, high) = shares(group, "test")["total"], _ends(group, "test")
         asked = max(run.counts("test").sum() for run in group)
@@ -423,11 +449,13 @@ def summary(runs: Runs) -> Table:
             "here": {"n": len(group), "first loss": first, "last loss": last},
             "recalibrated": {"n": len(test)} | learnt | scatter,
             "by running averages": averaged,
-            "original": {"first loss": ends[0], "last loss": ends[1]} | theirs,
         }
+        if printed_runs:
+            heads["original"] = {"first loss": ends[0], "last loss": ends[1]} | theirs
         rows[label] = {(head, k): v for head, part in heads.items() for k, v in part.items()}
+    theirs = " beside the original (full MNIST, ten epochs, n = 1)" * bool(printed_runs)
     caption = (
-        "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
+        f"Every setting{theirs}. Loss: mean of the "
         "first and of the last epoch, nats. Accuracy: after the last epoch. For the test accuracy, "
         "± seeds: standard deviation over the seeds on these images; ± images: of one network on "
         f"other sets of as many images (binomial); from, to: {_ends_words(answered(runs))}; "
