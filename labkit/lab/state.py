@@ -248,4 +248,4 @@ def answer_measures(answers: Answers) -> dict[str, np.ndarray]:
             "train_confidence": train.confidences(),
         }
         found |= {f"{statistics}_{name}": array for name, array in arrays.items()}
-    return {name: array for name, array in found.items() if name in MEASURES}
+    return {n: array for n, array in found.items() if n in MEASURES and array is not None}
