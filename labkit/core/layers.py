@@ -27,7 +27,7 @@ def live_taps(conv: nn.Conv2d, size: torch.Size, outputs: torch.Size) -> list[ra
         first = [output * stride - padding for output in range(outputs[axis])]  # under tap 0
         taps = range(conv.kernel_size[axis])
         met = [tap for tap in taps if any(0 <= pixel + tap * apart < pixels for pixel in first)]
-        live.append(range(met[0], met[-1] + 1))
+        live.append(range(met[0], met[-1] + 1) if met else range(0))
     return live
 
 

@@ -74,8 +74,8 @@ def _plain(module: nn.Module) -> bool:
 def _stays_alike(model: nn.Module, input_shape: tuple[int, int, int]) -> bool:
     """Whether the network gives the same for some images when it is reduced, and trains."""
     plain, reduced = copy.deepcopy(model), copy.deepcopy(model)
-    parameter = next(model.parameters())
-    images = torch.randn(3, *input_shape, generator=torch.Generator().manual_seed(0)).to(parameter)
+    noise = torch.randn(3, *input_shape, generator=torch.Generator().manual_seed(0))
+    images = noise.to(next(model.parameters()))
     with torch.no_grad():
         expected = plain.eval()(images)
         try:
@@ -83,7 +83,10 @@ def _stays_alike(model: nn.Module, input_shape: tuple[int, int, int]) -> bool:
             reduced.train()(images)
         except Exception:  # whatever a network may do with what it expects to be a convolution
             return False
-    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max())
+    # One that keeps its layers in a list, too, goes on to call those that were replaced.
+    called = [[name for name, *_ in probe(network, input_shape)] for network in (plain, reduced)]
+    alike = (found - expected).abs().max() <= 1e-2 * expected.abs().max()  # TF32 has three digits
+    return bool(alike) and called[0] == called[1]
 
 
 class UncountedBatchNorm2d(nn.BatchNorm2d):
