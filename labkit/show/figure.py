@@ -52,6 +52,7 @@ DASHED = (0, (4, 2))
 THEIRS: dict[str, Any] = {"color": INK, "marker": "D", "mfc": PAPER, "ms": 5, "label": "original"}
 SVG = "image/svg+xml"
 WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
+LETTERS = 88  # side by side in it
 T = TypeVar("T")
 
 
@@ -157,7 +158,8 @@ def with_n(label: str, group: Sequence[Run]) -> str:
 def tidy(axes: Axes, title: str = "", **labels: Any) -> None:
     """Title and labels of an axes, with a light grid and without a frame."""
     axes.set(**labels)
-    axes.set_title(title, loc="left", size=10.5)
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    axes.set_title(textwrap.fill(title, 75 // columns), loc="left", size=10.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color=GRID, lw=0.7)
     axes.set_axisbelow(True)
@@ -186,6 +188,8 @@ def against_epochs(axes: Axes, title: str, **labels: Any) -> None:
     plain_log(axes)
     tidy(axes, title, **labels)
     columns = axes.get_subplotspec().get_gridspec().ncols
+    if np.ptp(axes.get_xlim()) < 1:  # there is one epoch
+        axes.set_xlim(-0.5, 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(9 // columns + 1, integer=True))
 
 
@@ -194,7 +198,9 @@ def legend_above(figure: Figure, **options: Any) -> None:
     named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
     found = {label: handle for pairs in named for handle, label in pairs}
     found = dict(sorted(found.items(), key=lambda item: item[0] == THEIRS["label"]))  # ours first
-    options = {"loc": "outside upper left", "frameon": False, "ncols": len(found)} | options
+    wide = [len(label) + 6 for label in found]  # in letters, with the line before it
+    columns = len(found) if sum(wide) < LETTERS else max(LETTERS // max(wide), 1)
+    options = {"loc": "outside upper left", "frameon": False, "ncols": columns} | options
     figure.legend(found.values(), found, borderpad=0, columnspacing=1.2, **options)
 
 
