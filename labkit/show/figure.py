@@ -158,8 +158,10 @@ def with_n(label: str, group: Sequence[Run]) -> str:
 def tidy(axes: Axes, title: str = "", **labels: Any) -> None:
     """Title and labels of an axes, with a light grid and without a frame."""
     axes.set(**labels)
-    columns = axes.get_subplotspec().get_gridspec().ncols
-    axes.set_title(textwrap.fill(title, 75 // columns), loc="left", size=10.5)
+    width = 72 // axes.get_subplotspec().get_gridspec().ncols
+    if len(title) > width:
+        title = textwrap.fill(title.replace(" = ", "\u00a0=\u00a0"), width)
+    axes.set_title(title, loc="left", size=10.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color=GRID, lw=0.7)
     axes.set_axisbelow(True)
@@ -188,9 +190,9 @@ def against_epochs(axes: Axes, title: str, **labels: Any) -> None:
     plain_log(axes)
     tidy(axes, title, **labels)
     columns = axes.get_subplotspec().get_gridspec().ncols
-    if np.ptp(axes.get_xlim()) < 1:  # there is one epoch
-        axes.set_xlim(-0.5, 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(9 // columns + 1, integer=True))
+    if np.ptp(axes.get_xlim()) <= 1:  # there is one epoch
+        axes.set(xlim=(-0.5, 0.5), xticks=[0])
 
 
 def legend_above(figure: Figure, **options: Any) -> None:
