@@ -173,6 +173,7 @@ OTHER = {  # of each field a value that is not the default
     "max_pool": False,
     "seed": 1,
     "epoch_accuracy": False,
+    "model": "cnn",
 }
 
 

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from labkit.core.config import ACTIVATIONS, Config
 from labkit.core.layers import layer_table
-from labkit.core.model import ResNet18, build
+from labkit.core.model import ResNet, build
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def gradients(model, images):
 
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_equal_to_torchvisions_with_copied_weights_either_way(images, ours_first):
-    ours = ResNet18(channels=3, classes=1000)
+    ours = ResNet(channels=3, classes=1000)
     theirs = torchvision.models.resnet18()
     source, target = (ours, theirs) if ours_first else (theirs, ours)
     target.load_state_dict(source.state_dict())
@@ -35,7 +35,7 @@ def test_equal_to_torchvisions_with_copied_weights_either_way(images, ours_first
 
 
 def test_structure_is_what_the_original_describes():
-    model = ResNet18()
+    model = ResNet()
     assert (model.conv1.kernel_size, model.conv1.stride, model.conv1.padding) == (
         (7, 7),
         (2, 2),

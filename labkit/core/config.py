@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from labkit.core.network import POOLED, called, network
 from labkit.core.values import ConfigError, choice, flag, number, whole
 
 #: Raised by one whenever the same `Config` would train to other numbers than before.
@@ -95,12 +96,14 @@ class Config:
     batch_size: int = _setting(64, whole)  # images; the last batch of an epoch may be shorter
     epochs: int = _setting(10, whole, most=MOST_EPOCHS)
     weight_decay: float = _setting(0.0, number, least=0)  # L2 penalty; AdamW's is decoupled
-    init: str = _setting("kaiming", choice, INITS, allowed=INITS)  # of the convolutions
+    init: str = _setting("kaiming", choice, INITS, allowed=INITS)  # of all 2-d convolutions
     normalization: str = _setting("mean-std", choice, NORMALIZATIONS, allowed=NORMALIZATIONS)
-    max_pool: bool = _setting(True, flag, {False: "no max-pool"})  # after the 7×7 stem
+    max_pool: bool = _setting(True, flag, {False: "no max-pool"})  # after a ResNet's 7×7 stem
     seed: int = _setting(0, whole, least=0)  # of the initial weights and of the order of the images
     # Measure both splits after every epoch, which takes a seventh of a CPU's time.
     epoch_accuracy: bool = _setting(True, flag, {False: "accuracy at the end alone"})
+    # resnet18, resnet34, cnn (LeNet-5), or module:function of your own, see `model.build`
+    model: str = _setting("resnet18", network)
 
     def __new__(cls, **values: Any) -> Self:
         refuse_unknown(values)
@@ -110,6 +113,11 @@ class Config:
         for field in dataclasses.fields(self):
             value = read_field(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
+        if not self.max_pool and self.model not in POOLED:
+            raise ConfigError(
+                f"max_pool is False; it must be true for {called(self.model)}, since only "
+                f"{' and '.join(POOLED)} can do without theirs."
+            )
         images = DATASETS[self.dataset][0]
         if self.batch_size > images:
             raise ConfigError(
@@ -164,6 +172,8 @@ def in_words(name: str, value: Any) -> str:
     """A field and its value in words; words stand for themselves."""
     if (words := Config.__dataclass_fields__[name].metadata["words"]) and value in words:
         return words[value]
+    if name == "model":
+        return called(value)
     if isinstance(value, str):
         return value
     said = {"lr": "learning rate"}.get(name, name.replace("_", " "))

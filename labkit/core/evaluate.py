@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from labkit.core.config import Config
 from labkit.core.data import Data, Split
-from labkit.core.layers import watching
+from labkit.core.layers import last_linear, watching
 from labkit.core.measures import (
     CONFIDENCE_EDGES,
     RECALIBRATED,
@@ -30,13 +30,13 @@ class Predictions:
 
     `labels` and `predicted` are classes (uint8); `confidence` is the softmax probability of the
     predicted class (float32, 0..1); `silent` is 1 where all inputs of the last linear layer are
-    exactly zero, so that its bias alone answers (uint8).
+    exactly zero, so that its bias alone answers (uint8); None if the last layer is no linear one.
     """
 
     labels: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
-    silent: np.ndarray
+    silent: np.ndarray | None
 
     def accuracy(self) -> float:
         """The share of right answers, 0..1."""
@@ -73,26 +73,22 @@ NO_ANSWERS: Answers = dict.fromkeys(
 def evaluate(model: nn.Module, data: Data, split: Split, normalization: str) -> Predictions:
     """Predictions of `model` for `split`, both on one device; leaves it in evaluation mode."""
     model.eval()
-    best, silent = [], []
+    best, silent, features = [], [], []
 
     def note(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
-        silent.append(all_zero(inputs[0]))
+        features[:] = inputs
 
-    with watching([last_linear(model)], note), torch.inference_mode():
+    last = last_linear(model, (1, *split.images.shape[1:]))
+    with watching([last] if last else [], note), torch.no_grad():
         for images in split.images.split(BATCH):
             best.append(model(data.prepare(images, normalization)).softmax(1).max(1))
+            silent += map(all_zero, features)
     return Predictions(
         labels=split.labels.to(torch.uint8).cpu().numpy(),
         predicted=torch.cat([top.indices for top in best]).to(torch.uint8).cpu().numpy(),
         confidence=torch.cat([top.values for top in best]).float().cpu().numpy(),
-        silent=torch.cat(silent).to(torch.uint8).cpu().numpy(),
+        silent=torch.cat(silent).to(torch.uint8).cpu().numpy() if last else None,
     )
-
-
-def last_linear(model: nn.Module) -> nn.Linear:
-    """The layer that gives the logits."""
-    *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
-    return last
 
 
 def all_zero(features: Tensor) -> Tensor:
@@ -112,15 +108,23 @@ def twin_of(model: nn.Module) -> nn.Module:
 
 
 def norms_of(model: nn.Module) -> list[nn.Module]:
-    """The batch normalisations of a network."""
-    return [module for module in model.modules() if isinstance(module, BatchNorm)]
+    """The batch normalisations of a network that keep running averages."""
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    return [norm for norm in norms if norm.running_mean is not None]
 
 
 @torch.no_grad()
 def take_over(twin: nn.Module, model: nn.Module) -> None:
-    """Give `twin` the weights that `model` has now."""
-    for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+    """Give `twin` the weights that `model` has now, and what else it remembers, but for the
+    statistics of its batch normalisations."""
+    for mine, theirs in zip(_state(twin), _state(model), strict=True):
         mine.copy_(theirs)
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    statistics = {id(buffer) for norm in norms_of(model) for buffer in norm.buffers()}
+    buffers = [buffer for buffer in model.buffers() if id(buffer) not in statistics]
+    return [*model.parameters(), *buffers]
 
 
 class Population:
@@ -143,14 +147,17 @@ class Population:
         biased = norm.running_var * ((values - 1) / values)  # what it keeps is the unbiased one
         self.seen[norm].append((images, norm.running_mean.clone(), biased))
 
-    def statistics(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mean and variance of each normalisation's population, `[channels]`."""
-        for batches in self.seen.values():
+    def statistics(self) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+        """Each normalisation that a batch passed, and its population's mean and variance,
+        `[channels]`."""
+        for norm, batches in self.seen.items():
+            if not batches:
+                continue
             images, means, variances = zip(*batches, strict=True)
             weights = torch.tensor(images, device=means[0].device)[:, None] / sum(images)
             means, variances = torch.stack(means), torch.stack(variances)
             mean = (weights * means).sum(0)
-            yield mean, (weights * (variances + (means - mean) ** 2)).sum(0)
+            yield norm, mean, (weights * (variances + (means - mean) ** 2)).sum(0)
 
 
 def calibration(labels: Tensor) -> Tensor:
@@ -174,7 +181,7 @@ def recalibrate(twin: nn.Module, data: Data, normalization: str) -> None:
     with watching(norms, population.note), torch.no_grad():
         for batch in images.chunk(-(-len(images) // BATCH)):
             twin(data.prepare(batch, normalization))
-    for norm, (mean, variance) in zip(norms, population.statistics(), strict=True):
+    for norm, mean, variance in population.statistics():
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 

@@ -16,7 +16,7 @@ from labkit.store.groups import Runs, finite
 from labkit.store.run import Run
 
 #: The fields that a recipe decides; the others are the section's.
-FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool")
+FIELDS = ("optimizer", "weight_decay", "init", "normalization", "max_pool", "model")
 USUAL = {name: getattr(Config, name) for name in FIELDS}
 #: What a tutorial may have together that follows the original's words, which name no max-pool.
 TUTORIAL = {

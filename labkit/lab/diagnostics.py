@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from labkit.core.config import Config
 from labkit.core.data import Data
-from labkit.core.evaluate import Population, all_zero, last_linear, norms_of, take_over
-from labkit.core.layers import probe, watching
+from labkit.core.evaluate import Population, all_zero, norms_of, take_over
+from labkit.core.layers import last_linear, probe, watching
 from labkit.core.measures import MEASURES
 from labkit.core.train import batch_loss
 from labkit.lab import streams
@@ -55,10 +55,10 @@ class Diagnostics:
         at = moments(updates, config.batch_size)
         self.rows = {update: row for row, update in enumerate(at)}
         self.activations = list(_activations(twin, data))
+        self.last = last_linear(twin, (1, *data.train.images.shape[1:]))
         names = {module: name for name, module in twin.named_modules()}
-        weights = [name for name, weight in twin.named_parameters() if weight.ndim > 1]
         layers = {
-            "weights": [name.removesuffix(".weight") for name in weights],
+            "weights": [name.removesuffix(".weight") for name in _weights(twin)],
             "activations": [name for name, _ in self.activations],
             "normalizations": [names[norm] for norm in norms_of(twin)],
         }
@@ -71,6 +71,7 @@ class Diagnostics:
             for name, measure in MEASURES.items()
             if sizes.keys() >= set(measure.axes)
             and ("activations" not in measure.axes or name in kinds)
+            and (name != "silenced" or self.last)
         }
         self.table["update"] = torch.tensor(at, dtype=torch.int32, device=device)
 
@@ -89,25 +90,32 @@ class Diagnostics:
             silenced.append(all_zero(inputs[0]).float().mean())
 
         def note_activation(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-            activities.append(_activity(module, output.detach()))
+            activities.append((module, _activity(module, output.detach())))
 
         with (
             watching(norms_of(self.twin), population.note),
-            watching([last_linear(self.twin)], note_features),
+            watching([self.last] if self.last else [], note_features),
             watching({module for _, module in self.activations}, note_activation),
         ):
             found = self._pass_probe(done)
-        found["silenced"] = torch.stack(silenced).mean()
-        norms = zip(norms_of(self.model), population.statistics(), strict=True)
-        if lags := [_lag(norm, *statistics) for norm, statistics in norms]:
-            found["lag"] = torch.stack(lags)
-        calls = len(self.activations)
-        by_call = [torch.stack(activities[call::calls]) for call in range(calls)]
-        if "dead" in self.table:
-            silent = [(largest.amax(0) == 0).float().mean() for largest in by_call]
-            found["dead"] = torch.stack(silent)
-        if "saturated" in self.table:
-            found["saturated"] = torch.stack([shares.mean() for shares in by_call])
+        if self.last:
+            found["silenced"] = torch.stack(silenced).mean()
+        theirs = dict(zip(norms_of(self.twin), norms_of(self.model), strict=True))
+        lags = {norm: _lag(theirs[norm], *both) for norm, *both in population.statistics()}
+        nowhere = torch.full_like(found["gradient_square"], torch.nan)
+        if theirs:
+            found["lag"] = torch.stack([lags.get(n, nowhere) for n in theirs])
+        calls = [module for _, module in self.activations]
+        if [module for module, _ in activities] == calls * BATCHES:  # as `probe` found them
+            by_call = [
+                torch.stack([activity for _, activity in activities[call :: len(calls)]])
+                for call in range(len(calls))
+            ]
+            if "dead" in self.table:
+                silent = [(largest.amax(0) == 0).float().mean() for largest in by_call]
+                found["dead"] = torch.stack(silent)
+            if "saturated" in self.table:
+                found["saturated"] = torch.stack([shares.mean() for shares in by_call])
         for name, values in found.items():
             self.table[name][self.rows[done]] = values
 
@@ -118,20 +126,22 @@ class Diagnostics:
         own = streams.generators(seed, train.labels.device)  # they serve dropout as well
         size = min(BATCH, len(train) // BATCHES)
         drawn = torch.randperm(len(train), generator=own[0])[: BATCHES * size]
-        parameters = list(self.twin.parameters())
+        parameters = [p for p in self.twin.parameters() if p.requires_grad]
         mean = [torch.zeros_like(parameter) for parameter in parameters]
         squares = []
         for batch in drawn.to(train.labels.device).split(size):
             with streams.in_use(own), torch.enable_grad():
                 loss = batch_loss(self.twin, self.data, self.config, batch)
-                gradient = torch.autograd.grad(loss, parameters)
+                gradient = torch.autograd.grad(
+                    loss, parameters, allow_unused=True, materialize_grads=True
+                )
             squares.append(sum(part.square().sum() for part in gradient))
             for total, part in zip(mean, gradient, strict=True):
                 total += part / BATCHES
         small, large = torch.stack(squares).mean(), sum(part.square().sum() for part in mean)
         return {
             "gradient_norm": torch.stack([part.norm() for part in mean if part.ndim > 1]),
-            "weight_norm": torch.stack([weight.norm() for weight in _weights(self.twin)]),
+            "weight_norm": torch.stack([w.norm() for w in _weights(self.twin).values()]),
             # McCandlish et al. 2018, appendix A.1: batches of `size` and of `BATCHES` times it.
             "gradient_square": (BATCHES * large - small) / (BATCHES - 1),
             "gradient_variance": (small - large) * size * BATCHES / (BATCHES - 1),
@@ -141,8 +151,9 @@ class Diagnostics:
     def after(self, done: int) -> None:
         """To be called after each update, `done` of them lying behind."""
         if done - 1 in self.rows:
-            pairs = zip(_weights(self.twin), _weights(self.model), strict=True)
+            pairs = zip(*(_weights(m).values() for m in (self.twin, self.model)), strict=True)
             changes = torch.stack([(new - old).norm() / old.norm() for old, new in pairs])
+            changes = changes.masked_fill(changes.isinf(), torch.nan)  # from zero: no share of it
             self.table["relative_update"][self.rows[done - 1]] = changes
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -160,9 +171,9 @@ class Diagnostics:
         return found
 
 
-def _weights(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of convolutions and linear layers."""
-    return [parameter for parameter in model.parameters() if parameter.ndim > 1]
+def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that learn of convolutions, linear layers and the like, by name."""
+    return {n: p for n, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
 
 
 def _lag(norm: nn.Module, mean: Tensor, variance: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from labkit.core import data as datasets
 from labkit.core.config import Config, seed_range
 from labkit.core.device import find_device
 from labkit.core.log import say
+from labkit.core.model import build
+from labkit.core.network import own
 from labkit.core.values import ConfigError, flag
 from labkit.lab import workers
 from labkit.lab.progress import Log, shown
@@ -132,6 +134,8 @@ def run_all(
     store, where, before = store or Store(), find_device(device), retrain_before(retrain)
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
     missing = [config for config in configs if not recorded(store, digests[config], before)]
+    for config in {config.replace(seed=0) for config in missing if own(config.model)}:
+        build(config)  # before anything is trained, see whether they all can be
     cores, each = torch.get_num_threads(), workers.threads_each(configs)
     with shown(log, labels, missing) as log:
         runs = {}

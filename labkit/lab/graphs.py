@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from labkit.core import train
 from labkit.core.config import Config
 from labkit.core.data import Data
+from labkit.core.network import own
 
 WARM_UP = 3  # steps before a capture, in which libraries allocate what they keep
 
@@ -20,7 +21,8 @@ def fit(
     """`train.fit`, as fast as the device allows; the same arguments, the same losses.
 
     On an NVIDIA GPU each step is a CUDA graph: one for whole batches, one for an epoch's short last
-    batch. Where none can be captured, a warning says so and the plain loop trains.
+    batch. Where none can be captured, a warning says so and the plain loop trains. It trains a
+    network of the user's own, too: what that does in Python a graph would do but once.
     """
     images, device = len(data.train), data.train.labels.device
     sizes = {min(config.batch_size, images), images % config.batch_size} - {0}
@@ -28,12 +30,12 @@ def fit(
     if device.type == "cuda" and "fused" not in optimizer.defaults:
         # Only of the others is it known that what they make at their first step is zero there.
         reason = f"{type(optimizer).__name__} has no fused step"
-    elif device.type == "cuda":
+    elif device.type == "cuda" and not own(config.model):
         try:
             graphs = capture(model, optimizer, data, config, sizes)
         except RuntimeError as error:
             reason = f"no CUDA graph could be captured ({str(error).splitlines()[0]})"
-    elif device.type != "cpu":
+    elif device.type not in ("cpu", "cuda"):
         reason = f"{device.type} devices have no CUDA graphs"
     if reason:
         warnings.warn(

@@ -1,6 +1,8 @@
-"""The network of `model.py` in less time: nothing is computed with weights that cannot learn."""
+"""A network in less time: nothing is computed with weights that cannot learn."""
 
+import copy
 import itertools
+from collections import Counter, defaultdict
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from labkit.core.evaluate import norms_of
-from labkit.core.layers import live_taps, probe
+from labkit.core.layers import live_taps, paddings, probe
+from labkit.core.model import LeNet5, ResNet
 
 
 def slim(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> nn.Module:
@@ -20,20 +23,70 @@ def slim(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> n
     channels last, and on a CPU a convolution whose pixels all meet each other is one matrix
     product. To be called before the optimizer is made, on the device that will train.
 
+    What is no plain convolution of one size and one place stays as it is; see `left`. So does all
+    of a network of the user's own that gives anything else when it is reduced, as one may that
+    looks at its convolutions' weights or asks for maps in another layout.
+
     A `state_dict` has the full kernels, as if nothing had been reduced. Their dead taps hold what
     they held before, or what was loaded; the plain model's shrink with weight decay, where there is
     any. They act on nothing either way.
     """
-    for name, module, before, after in probe(model, input_shape):
-        if isinstance(module, nn.Conv2d):
+    if isinstance(model, ResNet | LeNet5) or _stays_alike(model, input_shape):
+        _reduce(model, input_shape)
+    return model
+
+
+def left(model: nn.Module) -> list[str]:
+    """The names of the convolutions that `slim` has left as they are."""
+    return [n for n, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)]
+
+
+def _reduce(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+    sizes: dict[nn.Module, list[tuple[torch.Size, torch.Size]]] = defaultdict(list)
+    for _, module, before, after in probe(model, input_shape):
+        sizes[module].append((before[1:], after[1:]))
+    places = Counter(map(id, dict(model.named_parameters(remove_duplicate=False)).values()))
+    for name, module in list(model.named_modules()):
+        if _plain(module) and len(set(sizes[module])) == 1 and places[id(module.weight)] == 1:
             parent, _, leaf = name.rpartition(".")
-            live = LiveConv2d(module, before[1:], after[1:])
-            setattr(model.get_submodule(parent), leaf, live)
-    first, *others = norms_of(model)
-    for norm in others:  # one counter for all: on a GPU each would be a kernel of its own
-        norm.num_batches_tracked = first.num_batches_tracked
+            setattr(model.get_submodule(parent), leaf, LiveConv2d(module, *sizes[module][0]))
+    norms = [norm for norm in norms_of(model) if type(norm) is nn.BatchNorm2d and norm.momentum]
+    norms = [norm for norm in norms if len(sizes[norm]) == 1]
+    for norm in norms[1:]:  # one counter for all: on a GPU each would be a kernel of its own
+        norm.num_batches_tracked = norms[0].num_batches_tracked
         norm.__class__ = UncountedBatchNorm2d
     return model
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module is a convolution that `LiveConv2d` can take the place of."""
+    return (
+        type(module) is nn.Conv2d
+        and module.groups == 1
+        and module.dilation == (1, 1)
+        and module.padding_mode == "zeros"
+        and (module.padding != "same" or all(taps % 2 for taps in module.kernel_size))
+        and "weight" in module._parameters  # and not made anew at each pass
+        and not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    )
+
+
+def _stays_alike(model: nn.Module, input_shape: tuple[int, int, int]) -> bool:
+    """Whether the network gives the same for some images when it is reduced, and trains."""
+    plain, reduced = copy.deepcopy(model), copy.deepcopy(model)
+    noise = torch.randn(3, *input_shape, generator=torch.Generator().manual_seed(0))
+    images = noise.to(next(model.parameters()))
+    with torch.no_grad():
+        expected = plain.eval()(images)
+        try:
+            found = _reduce(reduced, input_shape).eval()(images)
+            reduced.train()(images)
+        except Exception:  # whatever a network may do with what it expects to be a convolution
+            return False
+    # One that keeps its layers in a list, too, goes on to call those that were replaced.
+    called = [[name for name, *_ in probe(network, input_shape)] for network in (plain, reduced)]
+    alike = (found - expected).abs().max() <= 1e-2 * expected.abs().max()  # TF32 has three digits
+    return bool(alike) and called[0] == called[1]
 
 
 class UncountedBatchNorm2d(nn.BatchNorm2d):
@@ -46,7 +99,7 @@ class UncountedBatchNorm2d(nn.BatchNorm2d):
 
 
 class LiveConv2d(nn.Module):
-    """The convolution `conv`, without bias, for maps of one size, with its live taps alone.
+    """The convolution `conv` for maps of one size, with its live taps alone.
 
     `weight` is `[outputs, height, width, inputs]`: channels last, as the maps are, but contiguous,
     since fused optimizers copy any other.
@@ -61,8 +114,9 @@ class LiveConv2d(nn.Module):
         kernel = conv.weight.detach()
         self.live = (..., *(slice(taps.start, taps.stop) for taps in live))
         self.stride = conv.stride
-        self.padding = tuple(p - taps.start for p, taps in zip(conv.padding, live, strict=True))
-        self.outputs = tuple(outputs)
+        around = zip(paddings(conv), live, strict=True)
+        self.padding = tuple(zeros - taps.start for zeros, taps in around)
+        self.size, self.outputs = tuple(size), tuple(outputs)
         weight = kernel[self.live].permute(0, 2, 3, 1)
         on_cpu = kernel.device.type == "cpu"
         self.from_patches = on_cpu and conv.in_channels == 1
@@ -70,13 +124,16 @@ class LiveConv2d(nn.Module):
         self.dense = dense(size, outputs, shape, self.stride, self.padding) if on_cpu else None
         if self.dense and len(self.dense[1]) > 1:
             laid_out = [weight[:, rows, columns] for rows, columns in self.dense[1]]
-            self.register_buffer("matrix", torch.stack(laid_out), persistent=False)
-        self.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
-        self.register_buffer("kernel", kernel, persistent=False)
+            self.matrix = torch.stack(laid_out)
+        own = weight.clone(memory_format=torch.contiguous_format)
+        self.weight = nn.Parameter(own, conv.weight.requires_grad)
+        self.bias, self.kernel = conv.bias, kernel
         self.register_state_dict_post_hook(LiveConv2d.restore_kernel)
         self.register_load_state_dict_pre_hook(LiveConv2d.reduce_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != self.size:
+            raise ValueError(f"a convolution got maps of {tuple(x.shape[2:])}, not {self.size}")
         height, width = self.weight.shape[1:3]
         if self.dense:
             (rows, columns), taps = self.dense
@@ -86,13 +143,15 @@ class LiveConv2d(nn.Module):
                 self.weight.flatten(1) if one else LaidOut.apply(self.weight, taps, self.matrix)
             )
             y = Product.apply(maps, matrix)
-            return y.unflatten(1, (*self.outputs, -1)).permute(0, 3, 1, 2)
-        if self.from_patches:
+            y = y.unflatten(1, (*self.outputs, -1)).permute(0, 3, 1, 2)
+        elif self.from_patches:
             padded = F.pad(x[:, 0], [p for p in self.padding[::-1] for _ in range(2)])
             patches = padded.unfold(1, height, self.stride[0]).unfold(2, width, self.stride[1])
-            y = Product.apply(patches.flatten(3), self.weight.flatten(1))
-            return y.permute(0, 3, 1, 2)
-        return F.conv2d(x, self.weight.permute(0, 3, 1, 2), None, self.stride, self.padding)
+            y = Product.apply(patches.flatten(3), self.weight.flatten(1)).permute(0, 3, 1, 2)
+        else:
+            weight = self.weight.permute(0, 3, 1, 2)
+            return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return y if self.bias is None else y + self.bias[:, None, None]
 
     def restore_kernel(self, state_dict: dict[str, Tensor], prefix: str, _: object) -> None:
         """Put the dead taps back."""

@@ -65,9 +65,12 @@ class TrainingState:
         self.config, self.data, self.device = config, data, data.train.labels.device
         self.iterations = -(-len(data.train) // config.batch_size)
         self.total, self.done = config.epochs * self.iterations, 0
-        self.model = slim(models.build(config).to(self.device))
-        self.twin = twin_of(self.model)
-        self.diagnostics = Diagnostics(self.model, self.twin, data, config, self.total)
+        pixels = data.train.images.shape[1:]
+        plain = models.build(config, pixels=tuple(pixels)).to(self.device)
+        with streams.in_use(streams.generators(config.seed, self.device, 4)):
+            self.model = slim(plain, (1, *pixels))
+            self.twin = twin_of(self.model)
+            self.diagnostics = Diagnostics(self.model, self.twin, data, config, self.total)
         self.optimizer = make_optimizer(self.model, config)
         self.losses = torch.full((self.total,), torch.nan, device=self.device)
         self.generators = streams.generators(config.seed, self.device)
@@ -195,7 +198,8 @@ class TrainingState:
         row["seconds"] = self.stopwatch.seconds()["epoch_seconds"]
         last = self.done == self.total
         if self.config.epoch_accuracy or last:
-            with self.stopwatch.aside("evaluation"):
+            own = streams.generators(self.config.seed, self.device, 3, self.done)
+            with self.stopwatch.aside("evaluation"), streams.in_use(own):
                 self.answers = predict(self.model, self.twin, self.data, self.config, last)
             row |= {
                 kept_as(f"{split}_accuracy", statistics): predictions.accuracy()
@@ -248,4 +252,4 @@ def answer_measures(answers: Answers) -> dict[str, np.ndarray]:
             "train_confidence": train.confidences(),
         }
         found |= {f"{statistics}_{name}": array for name, array in arrays.items()}
-    return {name: array for name, array in found.items() if name in MEASURES}
+    return {n: array for n, array in found.items() if n in MEASURES and array is not None}

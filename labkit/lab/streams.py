@@ -13,13 +13,13 @@ import torch
 from torch import Generator, Tensor
 
 
-def generators(seed: int, device: torch.device) -> list[Generator]:
+def generators(seed: int, device: torch.device, *what: int) -> list[Generator]:
     """A generator for the CPU, and one for `device` if it is another.
 
     Their seed is made from `seed`: weights and order are drawn with `seed` itself, and the same
-    numbers must not come again.
+    numbers must not come again. By default they are a training's; `what` tells others apart.
     """
-    mixed = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])
+    mixed = int(np.random.SeedSequence([seed, *(what or (1,))]).generate_state(1, np.uint64)[0])
     devices = dict.fromkeys([torch.device("cpu"), device])
     return [Generator(where).manual_seed(mixed) for where in devices]
 

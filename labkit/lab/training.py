@@ -9,8 +9,10 @@ from labkit.core.config import Config
 from labkit.core.data import Data
 from labkit.core.device import DeviceError
 from labkit.core.log import say
+from labkit.core.network import called
 from labkit.lab import progress
 from labkit.lab.graphs import flushed_denormals
+from labkit.lab.slim import left
 from labkit.lab.state import TrainingState
 from labkit.store.checkpoint import Checkpoint
 from labkit.store.run import Run
@@ -44,6 +46,8 @@ def training_steps(
             stack.enter_context(threads(saved[0]["provenance"]["threads"]))
             state.restore(*saved)
         stack.enter_context(flushed_denormals(device))
+        if names := ", ".join(left(state.model)):
+            say(log, f"{called(config.model)}: computed as they are, not in less time: {names}")
         try:
             earlier = state.losses[: state.done].tolist()
             losses = progress.track(state.updates(), config, state.iterations, log, earlier)

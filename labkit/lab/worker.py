@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from labkit.core.config import Config
-from labkit.core.device import DeviceError
+from labkit.core.values import LabkitError
 from labkit.lab.experiment import run_steps
 from labkit.lab.training import finish
 from labkit.lab.workers import STOPPED, WARNING
@@ -35,6 +35,7 @@ def child() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.showwarning = lambda message, *_: print(f"{WARNING}{message}", flush=True)
     torch.set_num_threads(request["threads"])
+    sys.path[:] = request["path"]  # where a network of the user's own is found
     places = [Path(place) for place in request["places"]]
     store = Store(places[0], shipped=None)
     store.places = places
@@ -44,7 +45,7 @@ def child() -> None:
     except KeyboardInterrupt as stop:
         print(*(f"{STOPPED}{place}" for place in stop.args), sep="\n", flush=True)
         sys.exit("it was stopped")
-    except DeviceError as error:
+    except LabkitError as error:
         sys.exit(str(error))
     if not trained.checksum:
         sys.exit("it could not keep the run")  # an older one may be there, and is not it

@@ -111,7 +111,7 @@ def in_processes(
     if at_once < 2 or log == "iteration" or not store.writable():
         return []
     say(log, f"{len(waiting)} runs to train, {at_once} at a time")
-    request = {"threads": threads, "retrain": retrain}
+    request = {"threads": threads, "retrain": retrain, "path": sys.path}
     request["log"] = {"none": "none", "epoch": "named"}.get(log, "report")
     request["places"] = [str(place) for place in store.places]
     lines: queue.SimpleQueue[tuple[Config, str | None]] = queue.SimpleQueue()  # None: it has ended

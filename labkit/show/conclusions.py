@@ -14,7 +14,16 @@ from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.judge import landscape as surroundings
 from labkit.judge.own import Claim, statement
 from labkit.show.remake import MIME, remakable
-from labkit.store.groups import BOTH, Runs, answered, answering, divergences, finite, unanswered
+from labkit.store.groups import (
+    BOTH,
+    Runs,
+    answered,
+    answering,
+    divergences,
+    finite,
+    unanswered,
+    without_norms,
+)
 from labkit.store.run import Run
 
 
@@ -181,6 +190,12 @@ def lag(runs: Runs) -> Text:
         learnt, averaged = (
             100 * np.array([run.accuracies("test", kind) for run in kept]) for kind in STATISTICS
         )
+        if without_norms(kept):
+            lines.append(
+                f"**{label}**: its network has no batch normalisation, so that nothing lags: "
+                f"{percent(learnt[:, -1].mean())} either way (n = {len(kept)})."
+            )
+            continue
         hidden = learnt - averaged
         by_epoch, ends = hidden.mean(0), hidden[:, -1]
         last, most = by_epoch[-1], int(np.nanargmax(by_epoch))

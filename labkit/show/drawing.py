@@ -1,7 +1,8 @@
 """The diagram of a network, drawn from its own table of layers."""
 
+from collections.abc import Iterable
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,48 +11,51 @@ from matplotlib.patches import FancyBboxPatch
 from labkit.core import model
 from labkit.core.config import Config
 from labkit.core.layers import layer_table
+from labkit.core.network import POOLED
 from labkit.show.figure import COLORS, INK, PAPER, SOFT, Figure, blank
 
 BOX, PLUS, GAP = 0.5, 0.11, 0.22  # half a box, a plus's radius, and from edge to edge
+T = TypeVar("T")
 LINE, RISE = 1.25, 0.46  # from line to line, and of a shortcut above its block
 
 
 def draw(config: Config) -> Figure:
-    """The config's network, a line per group of blocks, read like lines of text."""
-    rows = layer_table(model.build(config)).set_index("name")
-    blocks = dict.fromkeys(".".join(n.split(".")[:2]) for n in rows.index if "layer" in n)
-    groups = {name: list(of) for name, of in groupby(blocks, lambda block: block.split(".")[0])}
-    pooled = rows.kind.get("maxpool") == "MaxPool2d"
-    stem = ["image\n1×28×28", _conv(rows, "conv1")] + ["max-pool\n3×3, /2"] * pooled
-    end = ["average\npool", "linear", f"{rows.output_shape['fc'][0]} classes"]
-    lines = {"conv1": (stem, "maxpool" if pooled else "conv1")}  # texts, and what gives the shape
-    for name, of in groups.items():
-        texts = [t for b in of for t in (_conv(rows, f"{b}.conv1"), _conv(rows, f"{b}.conv2"), "+")]
-        lines[name] = texts, f"{of[-1]}.conv2"
-    lines["output"] = end, "avgpool"
+    """The config's network, read like lines of text: of a ResNet two blocks a line, of any other
+    five layers a line, in the order in which an image passes them."""
+    rows = layer_table(model.build(config))
+    rows = rows.set_index(rows["name"].where(~rows["name"].duplicated(), ""))
+    resnet = config.model in POOLED
+    lines = _blocks(rows) if resnet else _layers(rows)
 
     figure = blank(0.95 * len(lines))
     axes = figure.add_subplot()
     axes.set_axis_off()
-    for line, (name, (texts, last)) in enumerate(lines.items()):
+    for line, (name, texts, shape, of) in enumerate(lines):
         y = -LINE * line
         axes.text(-1.75, y + 0.16, name, va="center", weight="bold")
-        shape = "×".join(map(str, rows.output_shape[last]))
-        axes.text(-1.75, y - 0.2, shape, va="center", color=SOFT)
+        axes.text(-1.75, y - 0.2, "×".join(map(str, shape)), va="center", color=SOFT)
         places = [0.0]
         for before, text in pairwise(texts):
             places.append(places[-1] + _half(before) + GAP + _half(text))
             _arrow(axes, (places[-1] - _half(text) - GAP, y), (places[-1] - _half(text), y))
         for place, text in zip(places, texts, strict=True):
             _node(axes, place, y, text)
-        for index, block in enumerate(groups.get(name, ())):
+        for index, block in enumerate(of):
             _shortcut(axes, rows, block, places[3 * index], places[3 * index + 2], y)
-        if name != "output":  # on to the next line
+        if line + 1 < len(lines):  # on to the next line
             right, left, low = places[-1] + _half(texts[-1]), -BOX - GAP, y - 0.55
             turn = ((right, y), (right + 0.15, y), (right + 0.15, low), (left, low))
             _arrow(axes, *turn, (left, y - LINE), (-BOX, y - LINE))
     axes.set_xlim(-1.8, 6 * GAP + 7 * BOX + 4 * PLUS + 0.2)
     axes.set_ylim(y - 0.4, 0.75)
+    if not resnet:
+        passed = ", ".join(text.replace("\n", " ") for _, texts, _, _ in lines for text in texts)
+        return figure.described(
+            f"Diagram of the network: {passed}.",
+            "layers with weights, and pooling, in the order in which an image passes them; "
+            "branches, normalisations and activations are not drawn; /2 is a stride of 2",
+        )
+    groups = [name for name, *_, of in lines if of and name]
     down = [name.split(".downsample")[0] for name in rows.index if name.endswith("downsample.0")]
     return figure.described(
         f"Diagram of the network: the stem conv1 and the groups {', '.join(groups)} of residual "
@@ -60,6 +64,52 @@ def draw(config: Config) -> Figure:
         "arcs are shortcuts: dashed, the input itself; bold, the input through a 1×1 convolution "
         "that fits it to the new shape; /2 is a stride of 2",
     )
+
+
+#: What a line of the diagram begins with, its boxes, the shape that leaves it, its blocks.
+Line = tuple[str, list[str], tuple[int, ...], list[str]]
+
+
+def _blocks(rows: pd.DataFrame) -> list[Line]:
+    """The lines of a ResNet."""
+    blocks = dict.fromkeys(".".join(n.split(".")[:2]) for n in rows.index if "layer" in n)
+    pooled = rows.kind.get("maxpool") == "MaxPool2d"
+    stem = ["image\n1×28×28", _conv(rows, "conv1")] + ["max-pool\n3×3, /2"] * pooled
+    lines: list[Line] = [("conv1", stem, rows.output_shape["maxpool" if pooled else "conv1"], [])]
+    for name, members in groupby(blocks, lambda block: block.split(".")[0]):
+        for of in batched(members, 2):
+            texts = [(_conv(rows, f"{b}.conv1"), _conv(rows, f"{b}.conv2"), "+") for b in of]
+            shape = rows.output_shape[f"{of[-1]}.conv2"]
+            lines.append((name, [text for block in texts for text in block], shape, of))
+            name = ""  # a group's further lines go on with it
+    end = ["average\npool", "linear", f"{rows.output_shape['fc'][0]} classes"]
+    return [*lines, ("output", end, rows.output_shape["avgpool"], [])]
+
+
+def _layers(rows: pd.DataFrame) -> list[Line]:
+    """The lines of any other network."""
+    drawn = rows[(rows.multiply_adds > 0) | rows.kind.str.contains("Pool")]
+    texts = [("", "image\n1×28×28", (1, 28, 28))]
+    for name, row in drawn.iterrows():
+        kind = row.kind.removesuffix("2d").replace("Conv", "conv").replace("Linear", "linear")
+        kind = kind.replace("AdaptiveAvg", "Avg").replace("Pool", "-pool").lower()[:9]
+        stride = f", /{row.stride}" if row.stride not in (0, 1) else ""
+        size = f"{row.kernel}" + f"×{row.kernel}" * isinstance(row.kernel, int)
+        what = f" {size}" * (row.multiply_adds > 0) if row.kernel else ""
+        below = f"{row.output_shape[0]}{stride}" if row.multiply_adds else f"{size}{stride}"
+        below = (
+            below if row.kernel or row.multiply_adds else "×".join(map(str, row.output_shape[1:]))
+        )
+        texts.append((name, f"{kind}{what}\n{below}", row.output_shape))
+    return [
+        (of[0][0] or of[1][0], [t for _, t, _ in of], of[-1][2], []) for of in batched(texts, 5)
+    ]
+
+
+def batched(items: Iterable[T], size: int) -> list[list[T]]:
+    """So many of the items at a time; `itertools.batched` is of Python 3.12."""
+    left = list(items)
+    return [left[start : start + size] for start in range(0, len(left), size)]
 
 
 def _conv(rows: pd.DataFrame, name: str) -> str:

@@ -54,6 +54,7 @@ THEIRS: dict[str, Any] = {"color": INK, "marker": "D", "mfc": PAPER, "ms": 5, "l
 SVG = "image/svg+xml"
 MOST_VALUES = 200  # of a line that are shown on hover
 WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
+LETTERS = 88  # side by side in it
 T = TypeVar("T")
 
 
@@ -195,6 +196,9 @@ def with_n(label: str, group: Sequence[Run]) -> str:
 def tidy(axes: Axes, title: str = "", **labels: Any) -> None:
     """Title and labels of an axes, with a light grid and without a frame."""
     axes.set(**labels)
+    width = 72 // axes.get_subplotspec().get_gridspec().ncols
+    if len(title) > width:
+        title = textwrap.fill(title.replace(" = ", "\u00a0=\u00a0"), width)
     axes.set_title(title, loc="left", size=10.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color=GRID, lw=0.7)
@@ -234,6 +238,8 @@ def against_epochs(axes: Axes, title: str, **labels: Any) -> None:
     tidy(axes, title, **labels)
     columns = axes.get_subplotspec().get_gridspec().ncols
     axes.xaxis.set_major_locator(MaxNLocator(9 // columns + 1, integer=True))
+    if np.ptp(axes.get_xlim()) <= 1:  # there is one epoch
+        axes.set(xlim=(-0.5, 0.5), xticks=[0])
 
 
 def legend_above(figure: Figure, **options: Any) -> None:
@@ -241,7 +247,9 @@ def legend_above(figure: Figure, **options: Any) -> None:
     named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
     found = {label: handle for pairs in named for handle, label in pairs}
     found = dict(sorted(found.items(), key=lambda item: item[0] == THEIRS["label"]))  # ours first
-    options = {"loc": "outside upper left", "frameon": False, "ncols": len(found)} | options
+    wide = [len(label) + 6 for label in found]  # in letters, with the line before it
+    columns = len(found) if sum(wide) < LETTERS else max(LETTERS // max(wide), 1)
+    options = {"loc": "outside upper left", "frameon": False, "ncols": columns} | options
     figure.legend(found.values(), found, borderpad=0, columnspacing=1.2, **options)
 
 

@@ -156,7 +156,8 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
         ends = []
         for kind, look in looks.items():
             wrong = 100 * (1 - np.array([run.accuracies(*kind) for run in group]))
-            axes.plot(wrong.T, **{"color": style["color"]} | look)
+            point = {} if wrong.shape[1] > 1 else {"marker": "."}  # of one epoch there is no line
+            axes.plot(wrong.T, **{"color": style["color"]} | look | point)
             at = [percent(end) for end in (wrong[:, -1].min(), wrong[:, -1].max())]
             ends.append(f"{' to '.join(dict.fromkeys(at))} on {names[kind]}")
         said.append(f"{with_n(label, group)} ends at {', '.join(ends)}")

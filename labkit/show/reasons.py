@@ -28,13 +28,14 @@ from labkit.show.figure import (
     with_n,
 )
 from labkit.show.remake import remakable
-from labkit.store.groups import Runs, finite, from_before
+from labkit.store.groups import Runs, finite, from_before, without_norms
 from labkit.store.run import Run
 
 #: The two moments that are compared.
 MOMENTS = {"before the first update": 0, "at the last update": -1}
 GRADIENT, UPDATE = "norm of the gradient (nats per unit)", "‖Δw‖/‖w‖ of the next update"
 UNMEASURED = "no run at hand has measured it."
+MOST_PARTS = 6  # of a network in a figure
 STEPS = ("weight_norm", "relative_update")
 #: What is inactive, by the name of its measure.
 INACTIVE = {"saturated": "outputs are saturated", "dead": "channels are dead"}
@@ -59,9 +60,14 @@ def measured(runs: Runs, *names: str) -> dict[str, list[Run]]:
 def sentences(lines: list[str], runs: Runs, *names: str) -> Text:
     """The lines as a list, or that no run has the measures; and how many runs lack them."""
     every, kept = (sum(map(len, of.values())) for of in (finite(runs), measured(runs, *names)))
-    lines = lines or [UNMEASURED.capitalize()]
-    older = from_before(every - kept, "labkit measured this")
-    return bullets([*lines, f"{older}."] if older else lines)
+    lines, without = lines or [UNMEASURED.capitalize()], 0
+    for run in (run for group in finite(runs).values() for run in group if run.layers):
+        without += not all(run.measure(name).size for name in names)
+    if older := from_before(every - kept - without, "labkit measured this"):
+        lines = [*lines, f"{older}."]
+    if without:
+        lines = [*lines, f"Left out for want of such a layer: {plural(without, 'run')}."]
+    return bullets(lines)
 
 
 def stacked(group: Sequence[Run], name: str) -> np.ndarray:
@@ -74,12 +80,28 @@ def by_layer(group: Sequence[Run], name: str) -> np.ndarray:
     return np.median(stacked(group, name), axis=0)
 
 
+def parts_of(layers: Sequence[str]) -> list[str]:
+    """The part of the network (of a ResNet conv1, layer1 to layer4, fc) that each layer is in: the
+    first word of its name or, where there are many, a stretch of these."""
+    inner = [layer.partition(".")[2] for layer in layers]
+    if all(inner) and len({layer.partition(".")[0] for layer in layers}) == 1:
+        return parts_of(inner)
+    parts = [layer.split(".")[0].replace("bn1", "conv1") for layer in layers]
+    parts = [f"layer {part}" if part.isdigit() else part for part in parts]
+    names = list(dict.fromkeys(parts))
+    if len(names) <= MOST_PARTS:
+        return parts
+    stretches = [list(stretch) for stretch in np.array_split(names, MOST_PARTS)]
+    named = {n: f"{of[0]} to {of[-1]}" if len(of) > 1 else n for of in stretches for n in of}
+    return [named[part] for part in parts]
+
+
 def by_stage(
     group: Sequence[Run], name: str, axis: str, over: Callable[..., np.ndarray] = np.median
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Part of the network (conv1, layer1 to layer4, fc) → updates done, and a measure `over` its
-    layers, the median of the runs; both `[moments]`."""
-    parts = [layer.split(".")[0].replace("bn1", "conv1") for layer in group[0].layers[axis]]
+    """Part of the network → updates done, and a measure `over` its layers, the median of the runs;
+    both `[moments]`."""
+    parts = parts_of(group[0].layers[axis])
     values, updates = stacked(group, name), group[0].measure("update")
     return {
         part: (updates, np.median(over(values[:, :, [p == part for p in parts]], axis=2), axis=0))
@@ -87,10 +109,16 @@ def by_stage(
     }
 
 
-def convolutions(group: Sequence[Run], name: str) -> np.ndarray:
-    """The median of a measure over the convolutions and the runs, `[moments]`."""
-    chosen = [layer != "fc" for layer in group[0].layers["weights"]]
-    return np.median(stacked(group, name)[:, :, chosen], axis=(0, 2))
+def hidden(group: Sequence[Run], name: str) -> np.ndarray:
+    """The median of a measure over the runs and the layers but the last, `[moments]`."""
+    values = stacked(group, name)
+    return np.median(values[:, :, : max(values.shape[2] - 1, 1)], axis=(0, 2))
+
+
+def hidden_layer(runs: Runs) -> str:
+    """What the layers but the last are called."""
+    models = {run.config.model for group in runs.values() for run in group}
+    return "a convolution" if models <= {"resnet18", "resnet34"} else "a layer"
 
 
 def brief(value: float) -> str:
@@ -148,17 +176,21 @@ def learning_words(runs: Runs) -> Text:
     for label, group in measured(runs, *names).items():
         gradient, update = (by_stage(group, name, "weights") for name in names)
         for when, moment in MOMENTS.items():
-            at = {part: values[moment] for part, (_, values) in gradient.items()}
-            moves = {part: values[moment] for part, (_, values) in update.items()}
+            # None reaches a layer that is not used; one that begins at zero has no relative update.
+            at = {part: v[moment] for part, (_, v) in gradient.items() if v[moment] > 0}
+            moves = {part: v[moment] for part, (_, v) in update.items() if v[moment] >= 0}
+            if len(at) < 2 or not moves:
+                continue
             most, least, moved = max(at, key=at.get), min(at, key=at.get), max(moves, key=moves.get)
             lines.append(
                 f"**{label}:** {when} the gradient is largest in {most}, "
                 f"{brief(at[most] / at[least])} times that in {least}; the update changes {moved} "
                 f"most, by {of_all(moves[moved])} of its weights' norm (n = {len(group)})."
             )
-        course = convolutions(group, "relative_update")
+        course = hidden(group, "relative_update")
+        layer = hidden_layer({label: group})
         lines.append(
-            f"**{label}:** over the training a convolution's relative update goes from "
+            f"**{label}:** over the training {layer}'s relative update goes from "
             f"{of_all(course[0])} to {of_all(course[-1])} (median, n = {len(group)})."
         )
     return sentences(lines, runs, *names)
@@ -170,34 +202,46 @@ def lag(runs: Runs) -> Figure:
     a panel per setting; see `measures`. The largest of the part's layers, since one that is far off
     suffices to spoil the answers; median of the seeds."""
     found = measured(runs, "lag")
+    without = "; ".join(label for label, group in finite(runs).items() if without_norms(group))
+    without = f"without batch normalisation, and so without lag: {without}" if without else ""
     if not found:
-        return nothing("The running averages' lag by layer: " + UNMEASURED)
+        return nothing(f"The running averages' lag by layer: {without or UNMEASURED[:-1]}.")
     wanted = {
         with_n(label, group): by_stage(group, "lag", "normalizations", np.max)
         for label, group in found.items()
     }
-    return _over_training(wanted, ["largest lag of a layer (deviations)"])
+    figure = _over_training(wanted, ["largest lag of a layer (deviations)"])
+    return figure.described(figure.alt, without)
 
 
 def _first_and_last(
-    found: Mapping[str, np.ndarray], layers: Sequence[str], title: str, unit: str, form: str
+    found: Mapping[str, np.ndarray],
+    layers: Mapping[str, Sequence[str]],
+    title: str,
+    unit: str,
+    form: str,
 ) -> Figure:
     """A measure `[moments, layers]` at the two moments, by layer, a line per setting; the alt text
-    has its values in the `form`."""
+    has its values in the `form`. Settings whose layers differ are drawn from first to last."""
     figure, parts = panels(5.6, rows=2, sharex=True, sharey=True)
+    alike = len(set(map(tuple, layers.values()))) == 1
     said = []
     for axes, (when, moment) in zip(parts, MOMENTS.items(), strict=True):
         for label, values, style in styled(found, "marker", "ls"):
             now = values[moment]
-            axes.plot(now, lw=1.5, ms=5, label=label, **style)
+            places = np.arange(len(now)) if alike else np.linspace(0, 1, len(now))
+            axes.plot(places, now, lw=1.5, ms=5, label=label, **style)
             first, last, most = (format(value, form) for value in (now[0], now[-1], now.max()))
             course = f"{first} in the first layer, {last} in the last, at most {most}"
             said.append(f"{label}, {when}: {course}")
         tidy(axes, f"{title}, {when}")
     figure.supylabel(unit, size=10)
-    names = [layer.removesuffix(".0") for layer in layers]  # a shortcut is of one convolution
-    parts[1].set_xticks(range(len(layers)), names, rotation=90, size=9)
-    parts[1].set_xlabel("layer, in the order in which an image passes them")
+    parts[1].set_xlabel("layer, from the first (0) to the last (1)")
+    if alike:
+        names = [layer.removesuffix(".0") for layer in next(iter(layers.values()))]
+        # without ".0": a shortcut is of one convolution
+        parts[1].set_xticks(range(len(names)), names, rotation=90, size=9)
+        parts[1].set_xlabel("layer, in the order in which an image passes them")
     legend_above(figure)
     return figure.described(f"Line charts by layer. {title}: {'; '.join(said)}.")
 
@@ -209,9 +253,11 @@ def reaching(runs: Runs) -> Figure:
     if not found:
         return nothing("The gradient by layer: " + UNMEASURED)
     values = {with_n(k, group): by_layer(group, "gradient_norm") for k, group in found.items()}
-    layers = next(iter(found.values()))[0].layers["weights"]
+    layers = {label: group[0].layers["weights"] for label, group in found.items()}
     figure = _first_and_last(values, layers, "Gradient norm", GRADIENT, ".2g")
     for axes in figure.axes:
+        for line in axes.lines:  # no gradient at all has no place on a log axis
+            line.set_ydata(np.where(line.get_ydata() > 0, line.get_ydata(), np.nan))
         plain_log(axes)
     return figure
 
@@ -229,7 +275,7 @@ def inactive(runs: Runs) -> Figure:
     if not groups:
         return nothing("Dead and saturated units: " + UNMEASURED)
     values = {with_n(", ".join(names), of): by_layer(of, names[1]) for names, of in groups.items()}
-    layers = next(iter(groups.values()))[0].layers["activations"]
+    layers = {label: of[0].layers["activations"] for label, of in groups.items()}
     figure = _first_and_last(values, layers, "Inactive", "share of a layer's outputs", ".1%")
     figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     return figure
@@ -241,10 +287,11 @@ def reaching_words(runs: Runs) -> Text:
     lines = []
     for label, group in measured(runs, "gradient_norm").items():
         first = by_layer(group, "gradient_norm")[0]
-        line = (
-            f"**{label}:** before the first update the gradient of the first layer is "
-            f"{brief(first[0] / first[-1])} times that of the last (n = {len(group)})"
-        )
+        times = "no gradient reaches the last layer"
+        if first[-1]:
+            times = f"the gradient of the first layer is {brief(first[0] / first[-1])} times that"
+            times += " of the last"
+        line = f"**{label}:** before the first update {times} (n = {len(group)})"
         for kind, what in INACTIVE.items():
             if measured({label: group}, kind):
                 values, layers = by_layer(group, kind), group[0].layers["activations"]
@@ -260,11 +307,11 @@ def reaching_words(runs: Runs) -> Text:
 
 
 def _steps(runs: Runs) -> dict[str, tuple[list[Run], tuple[np.ndarray, ...]]]:
-    """Weight norm and relative update of the convolutions, and the share of dead channels (NaN
+    """Weight norm and relative update of the hidden layers, and the share of dead channels (NaN
     where no unit can die): medians of the seeds, `[moments]`, of each setting, with its runs."""
     found = {}
     for label, group in measured(runs, *STEPS).items():
-        norm, update = (convolutions(group, name) for name in STEPS)
+        norm, update = (hidden(group, name) for name in STEPS)
         dead = np.full(len(norm), np.nan)
         if measured({label: group}, "dead"):
             dead = np.median(stacked(group, "dead").mean(2), axis=0)
@@ -274,7 +321,7 @@ def _steps(runs: Runs) -> dict[str, tuple[list[Run], tuple[np.ndarray, ...]]]:
 
 @remakable
 def steps(runs: Runs) -> Figure:
-    """Weight norm, relative update and dead channels over training: medians over the convolutions
+    """Weight norm, relative update and dead channels over training: medians over the hidden layers
     (dead: means over the layers) and the seeds."""
     found = _steps(runs)
     if not found:
@@ -288,7 +335,8 @@ def steps(runs: Runs) -> Figure:
         }
         for place, title in enumerate(titles)
     }
-    figure = _over_training(wanted, ("norm of a convolution's weights", UPDATE, "dead channels"))
+    norm = f"norm of {hidden_layer(runs)}'s weights"
+    figure = _over_training(wanted, (norm, UPDATE, "dead channels"))
     for axes in figure.axes[2:]:
         axes.set_yscale("linear")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -303,8 +351,9 @@ def steps_words(runs: Runs) -> Text:
         died = ""
         if np.isfinite(dead[-1]):
             died = f"; {of_all(dead[-1])} of the channels are dead at the end"
+        layer = hidden_layer({label: group})
         lines.append(
-            f"**{label}:** a convolution's weights grow to {brief(norm[-1] / norm[0])} times their "
+            f"**{label}:** {layer}'s weights grow to {brief(norm[-1] / norm[0])} times their "
             f"first norm; the relative update goes from {of_all(update[0])} to "
             f"{of_all(update[-1])}{died} (median, n = {len(group)})."
         )

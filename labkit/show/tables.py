@@ -546,22 +546,26 @@ def layers(config: Config) -> Table:
     from labkit.core.layers import layer_table
 
     frame = layer_table(model.build(config))
-    norms = frame[frame["kind"] == "BatchNorm2d"]
-    shown = frame[frame["multiply_adds"] > 0].set_index("name")
+    norms, weighted = frame["kind"] == "BatchNorm2d", frame["multiply_adds"] > 0
+    shown = frame[weighted].set_index("name")
     shown = shown.assign(
         output_shape=["×".join(map(str, shape)) for shape in shown["output_shape"]],
-        kernel=[f"{k}×{k}" if k else "" for k in shown["kernel"]],
+        kernel=[f"{k}×{k}" if k and isinstance(k, int) else k or "" for k in shown["kernel"]],
         stride=[str(s or "") for s in shown["stride"]],
     ).astype(object)
     sums = ["parameters", "can_learn", "multiply_adds"]
-    shown.loc[f"{len(norms)} normalisations"] = norms[sums[:2]].sum()
+    others = frame[~norms & ~weighted & (frame["parameters"] > 0)]
+    for part, kind in ((frame[norms], "BatchNorm2d"), (others, "")):
+        if len(part):
+            what = f"{len(part)} normalisations" if kind else "other parameters"
+            shown.loc[what] = part[sums[:2]].sum()
+            shown.loc[what, "kind"] = kind
     shown.loc["total"] = frame[sums].sum()
-    shown.loc[f"{len(norms)} normalisations", "kind"] = "BatchNorm2d"
     titles = {"output_shape": "output (C×H×W)", "can_learn": "can learn"}
     titles["multiply_adds"] = "multiply-adds"
-    weighted = frame["kind"].isin(["Conv2d", "Linear"]) & ~frame["name"].str.contains("downsample")
+    usual = (weighted & ~frame["name"].str.contains("downsample")).sum()
     caption = (
-        f"The layers with weights, for one image of 28×28 pixels: {int(weighted.sum())} weighted "
+        f"The layers with weights, for one image of 28×28 pixels: {usual} weighted "
         "layers by the usual count, which leaves out the shortcuts and the normalisations; can "
         "learn: the parameters that meet at least one pixel, not only the padding of small maps"
     )

@@ -59,6 +59,12 @@ def unanswered(runs: Runs) -> str:
     return from_before(len(older), "labkit recalibrated")
 
 
+def without_norms(group: Sequence[Run]) -> bool:
+    """Whether the network of a setting has no batch normalisations, whose running averages could
+    lag; records from before layers were named do not say so."""
+    return any(run.layers and "normalizations" not in run.layers for run in group)
+
+
 def left_out(runs: Runs) -> str:
     """Which runs diverged, and how many are from before recalibration, as words; "" if none."""
     return "; ".join(filter(None, (divergences(runs), unanswered(runs))))

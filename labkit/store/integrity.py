@@ -50,7 +50,7 @@ def check(kind: str, content: dict[str, Any], name: str) -> Config:
         config = Config(**settings)
     except ValueError as error:
         raise ValueError(f"config: {str(error).rstrip('.')}") from None
-    named = identity(settings, content["recipe"], content["data_sha256"])
+    named = identity(config.to_dict(), content["recipe"], content["data_sha256"])
     if named != name:
         raise ValueError(
             "it is of another run than its name says: its config, recipe or data_sha256 belong to "
