@@ -69,11 +69,13 @@ class Record:
         return cls(text, buffer.getvalue(), content, kept)
 
     @classmethod
-    def read(cls, path: Path, *, altered: bool = False) -> Self:
+    def read(cls, path: Path, *, altered: bool = False, arrays: bool = True) -> Self:
         """The record whose JSON file is at `path`; nothing in it is executed.
 
         Args:
             altered: whether it may lack the checksum that it states.
+            arrays: whether to unpack these, which takes most of the time; without, the run has
+                empty ones, and only their checksum is compared.
 
         Raises:
             DamagedError: it is not as it was written, or not under the name that its content has.
@@ -83,20 +85,38 @@ class Record:
         before = version(path)
         try:
             text = read(path, MOST_JSON)
-            content = parse(text)
-            refuse_other(path, content)
-            config = check("record", content, path.stem)
+            content, config = _stated(path, text, altered)
             packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
-            layers = content.get("layers", {})
-            arrays = unpack(packed, content["arrays"]["sha256"], config, layers)
-            if not altered and content["sha256"] != record_sha256(content):
-                raise ValueError("its content does not have the checksum that it states")
+            return cls._of_files(text, packed, content, config, arrays)
         except (OSError, ValueError) as error:
             if version(path) != before:  # another process has just replaced it
-                return cls.read(path, altered=altered)
+                return cls.read(path, altered=altered, arrays=arrays)
             if not before and isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise FileNotFoundError(f"there is no {path}") from error
             raise DamagedError(path, error) from error
+
+    @classmethod
+    def received(cls, digest: str, text: bytes, packed: bytes) -> Self:
+        """The record of the run `digest` whose two files came from another machine.
+
+        Raises:
+            StoreError: they are not as they were written, or are of another run.
+        """
+        path = Path(f"{digest}.json")
+        try:
+            return cls._of_files(text, packed, *_stated(path, text))
+        except ValueError as error:
+            raise DamagedError(path, error) from error
+
+    @classmethod
+    def _of_files(
+        cls, text: bytes, packed: bytes, content: dict[str, Any], config: Config, whole: bool = True
+    ) -> Self:
+        if hashlib.sha256(packed).hexdigest() != content["arrays"]["sha256"]:
+            raise ValueError("arrays: they do not have the checksum that the record states")
+        layers = content.get("layers", {})
+        empty = {name: np.zeros([0] * len(kind.axes), kind.kind) for name, kind in ARRAYS.items()}
+        arrays = unpack(packed, config, layers) if whole else empty
         run = Run(
             config=config,
             data_sha256=content["data_sha256"],
@@ -120,6 +140,16 @@ class Record:
         file = self.content["arrays"]["file"]
         write_atomically(folder / file, self.packed)
         write_atomically(folder / f"{file.partition('-')[0]}.json", self.text)
+
+
+def _stated(path: Path, text: bytes, altered: bool = False) -> tuple[dict[str, Any], Config]:
+    """What a record's JSON says, checked, and its config; raises as `Record.read`."""
+    content = parse(text)
+    refuse_other(path, content)
+    config = check("record", content, path.stem)
+    if not altered and content["sha256"] != record_sha256(content):
+        raise ValueError("its content does not have the checksum that it states")
+    return content, config
 
 
 def load(path: Path) -> Run:
