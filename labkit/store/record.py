@@ -69,30 +69,15 @@ class Record:
         return cls(text, buffer.getvalue(), content, kept)
 
     @classmethod
-    def read(cls, path: Path, *, altered: bool = False, arrays: bool = True) -> Self:
+    def read(cls, path: Path, *, altered: bool = False) -> Self:
         """The record whose JSON file is at `path`; nothing in it is executed.
 
-        Args:
-            altered: whether it may lack the checksum that it states.
-            arrays: whether to unpack these, which takes most of the time; without, the run has
-                empty ones, and only their checksum is compared.
-
-        Raises:
-            DamagedError: it is not as it was written, or not under the name that its content has.
-            FileNotFoundError: there is none.
-            StoreError: it was written by a newer labkit.
+        Raises as `files`, for arrays as well.
         """
-        before = version(path)
+        found = files(path, altered=altered)
         try:
-            text = read(path, MOST_JSON)
-            content, config = _stated(path, text, altered)
-            packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
-            return cls._of_files(text, packed, content, config, arrays)
-        except (OSError, ValueError) as error:
-            if version(path) != before:  # another process has just replaced it
-                return cls.read(path, altered=altered, arrays=arrays)
-            if not before and isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise FileNotFoundError(f"there is no {path}") from error
+            return cls._unpacked(*found)
+        except ValueError as error:
             raise DamagedError(path, error) from error
 
     @classmethod
@@ -104,19 +89,16 @@ class Record:
         """
         path = Path(f"{digest}.json")
         try:
-            return cls._of_files(text, packed, *_stated(path, text))
+            content, config = _stated(path, text)
+            _check_arrays(packed, content)
+            return cls._unpacked(text, packed, content, config)
         except ValueError as error:
             raise DamagedError(path, error) from error
 
     @classmethod
-    def _of_files(
-        cls, text: bytes, packed: bytes, content: dict[str, Any], config: Config, whole: bool = True
-    ) -> Self:
-        if hashlib.sha256(packed).hexdigest() != content["arrays"]["sha256"]:
-            raise ValueError("arrays: they do not have the checksum that the record states")
+    def _unpacked(cls, text: bytes, packed: bytes, content: dict[str, Any], config: Config) -> Self:
         layers = content.get("layers", {})
-        empty = {name: np.zeros([0] * len(kind.axes), kind.kind) for name, kind in ARRAYS.items()}
-        arrays = unpack(packed, config, layers) if whole else empty
+        arrays = unpack(packed, config, layers)
         run = Run(
             config=config,
             data_sha256=content["data_sha256"],
@@ -142,14 +124,46 @@ class Record:
         write_atomically(folder / f"{file.partition('-')[0]}.json", self.text)
 
 
+def files(path: Path, *, altered: bool = False) -> tuple[bytes, bytes, dict[str, Any], Config]:
+    """The two files of the record whose JSON file is at `path`, what that says, and its config.
+
+    All of it is checked, but for what the arrays hold: only their checksum is compared.
+
+    Args:
+        altered: whether it may lack the checksum that it states.
+
+    Raises:
+        DamagedError: it is not as it was written, or not under the name that its content has.
+        FileNotFoundError: there is none.
+        StoreError: it was written by a newer labkit.
+    """
+    before = version(path)
+    try:
+        text = read(path, MOST_JSON)
+        content, config = _stated(path, text, altered)
+        packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
+        _check_arrays(packed, content)
+    except (OSError, ValueError) as error:
+        if version(path) != before:  # another process has just replaced it
+            return files(path, altered=altered)
+        if not before and isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise FileNotFoundError(f"there is no {path}") from error
+        raise DamagedError(path, error) from error
+    return text, packed, content, config
+
+
 def _stated(path: Path, text: bytes, altered: bool = False) -> tuple[dict[str, Any], Config]:
-    """What a record's JSON says, checked, and its config; raises as `Record.read`."""
     content = parse(text)
     refuse_other(path, content)
     config = check("record", content, path.stem)
     if not altered and content["sha256"] != record_sha256(content):
         raise ValueError("its content does not have the checksum that it states")
     return content, config
+
+
+def _check_arrays(packed: bytes, content: dict[str, Any]) -> None:
+    if hashlib.sha256(packed).hexdigest() != content["arrays"]["sha256"]:
+        raise ValueError("arrays: they do not have the checksum that the record states")
 
 
 def load(path: Path) -> Run:
