@@ -12,6 +12,7 @@ from typing import Any
 from labkit.core.config import DATASETS, Config
 from labkit.core.log import say
 from labkit.core.words import plural
+from labkit.store.run import Run
 
 TELL_SECONDS = 1.0  # between what a training tells the live display
 REDRAW_SECONDS = 5.0  # a redraw takes 0.1
@@ -190,6 +191,14 @@ def tell(
         log.note(config, share, curve)
     elif log == "report":
         print(f"{REPORT}{json.dumps([share, curve])}", flush=True)
+
+
+def home(log: Log, run: Run) -> None:
+    """Say that a run has come home from another machine."""
+    say(log, f"{run.config.describe()}: trained in {duration(run.provenance['seconds'])}")
+    if isinstance(log, Live):
+        curve = [(epoch + 1.0, loss) for epoch, loss in enumerate(run.history["loss"])]
+        log.note(run.config, 1.0, curve)
 
 
 def images(config: Config) -> int:

@@ -51,7 +51,7 @@ def checked(**values: Any) -> Config:
         LabkitError: a value is not possible.
     """
     from labkit.core.device import find_device  # here, since they bring torch along
-    from labkit.lab.experiment import retrain_before
+    from labkit.lab.reuse import retrain_before
 
     base = Config(**{name: values[name] for name in ("dataset", "epochs") if name in values})
     for name, value in values.items():
