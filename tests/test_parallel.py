@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 import torture
-from helpers import made_up_run
+from helpers import CPU, made_up_run
 
 from labkit.core import model as models
 from labkit.core.config import Config, vary
@@ -73,7 +73,7 @@ def test_processes_give_the_runs_that_one_process_gives(
 def in_processes(configs, store, log, retrain):
     places = [str(place) for place in store.places]
     request = {"device": "cpu", "retrain": retrain, "threads": 1, "places": places}
-    return workers.in_processes(list(configs), request, store, log)
+    return workers.in_processes(list(configs), 2, request, store, log)
 
 
 def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
@@ -202,7 +202,7 @@ def test_a_run_that_its_process_cannot_keep_comes_home_all_the_same(
 ):
     source = """
         import dataclasses, sys; sys.path.insert(0, HELPERS)
-        from helpers import made_up_run
+        from helpers import CPU, made_up_run
         from labkit.lab import experiment, worker
         from labkit.store.folder import Store, StoreError
         def full(*_):
@@ -229,12 +229,12 @@ def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
     configs = list(SETTINGS.values())
     (tmp_path / "file").write_text("")
     unwritable = Store(tmp_path / "file" / "runs")
+    assert workers.together(configs, CPU, "none", Store()) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-        assert in_processes(configs, unwritable, "none", False) == {}
-        assert in_processes(configs, Store(), "iteration", False) == {}
+        assert workers.together(configs, CPU, "none", unwritable) == 1
+        assert workers.together(configs, CPU, "iteration", Store()) == 1
         patch.setattr(workers, "WORTH", 4001)
-        assert in_processes(configs, Store(), "none", False) == {}
+        assert workers.together(configs, CPU, "none", Store()) == 1
 
 
 def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):

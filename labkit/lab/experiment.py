@@ -11,7 +11,7 @@ from labkit.core import data as datasets
 from labkit.core.config import Config, seed_range
 from labkit.core.device import find_device
 from labkit.core.log import say
-from labkit.lab import workers
+from labkit.lab import cost, workers
 from labkit.lab.progress import Log, shown
 from labkit.lab.reuse import ALWAYS, recorded, retrain_before, valid
 from labkit.lab.training import Steps, finish, threads, training_steps
@@ -151,18 +151,23 @@ def run_all(
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
     missing = [config for config in configs if not recorded(store, digests[config], before)]
     cores, each = torch.get_num_threads(), workers.threads_each(configs)
-    if not executor:
+    at_once, words = 1, ""
+    if missing and not executor:
         for dataset in dict.fromkeys(config.dataset for config in missing):
             datasets.load(dataset)  # what cannot be had is said before anything is trained
+        at_once = workers.together(missing, where, log, store)
+        words = cost.notice(missing, where, store, at_once)
     with shown(log, labels, missing) as log:
+        if words:
+            say(log, words)
         runs = {}
         request = {"device": device, "retrain": retrain}
         if executor:
             request |= {"threads": None, "places": None, "log": "none"}
             runs = workers.sent(executor, missing, request, store, log)
-        elif len(missing) > 1 and where.type == "cpu":
+        elif at_once > 1:
             request |= {"threads": each, "places": [str(place) for place in store.places]}
-            runs = workers.in_processes(missing, request, store, log)
+            runs = workers.in_processes(missing, at_once, request, store, log)
         elif len(missing) > 1 and where.type == "cuda":
             # By name, so that two processes that share some of the runs never wait for each other.
             missing.sort(key=digests.get)

@@ -94,6 +94,13 @@ def threads_each(configs: Iterable[Config]) -> int:
     return max(torch.get_num_threads() // max(sum(map(worth, configs)), 1), 1)
 
 
+def together(missing: Sequence[Config], where: torch.device, log: Log, store: Store) -> int:
+    """How many runs are trained at once here, each in a process of its own."""
+    if where.type != "cpu" or log == "iteration" or not store.writable():
+        return 1
+    return processes(sum(map(worth, missing)))
+
+
 def processes(runs: int) -> int:
     """How many of `runs` go at once on this CPU: as many as cores and free memory allow."""
     fit = int(psutil.virtual_memory().available // MEMORY)
@@ -101,19 +108,14 @@ def processes(runs: int) -> int:
 
 
 def in_processes(
-    missing: Sequence[Config], request: dict[str, Any], store: Store, log: Log
+    missing: Sequence[Config], at_once: int, request: dict[str, Any], store: Store, log: Log
 ) -> dict[Config, Run]:
     """Train on the CPU, a process for each run that is worth one, and keep them.
 
     A run whose process failed is left out, with a warning; its checkpoint stays.
     """
-    configs = list(filter(worth, missing))
-    at_once = processes(len(configs))
-    if at_once < 2 or log == "iteration" or not store.writable():
-        return {}
-    say(log, f"{len(configs)} runs to train, {at_once} at a time")
     request["log"] = {"none": "none", "epoch": "named"}.get(log, "report")
-    requests = ((config, request | asked(config)) for config in configs)
+    requests = ((config, request | asked(config)) for config in filter(worth, missing))
     runs = {}
     with (
         ThreadPoolExecutor(at_once) as threads,
