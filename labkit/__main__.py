@@ -1,10 +1,10 @@
-"""The command line: `labkit report`, `labkit verify`, `labkit new` and `labkit runs`."""
+"""The command line: `labkit report`, `train`, `verify`, `new` and `runs`."""
 
 import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -14,6 +14,9 @@ from labkit.core.values import LabkitError
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
+YES = "Do not ask before what takes more than ten minutes."
+WHERE = "Let Dask train: local, slurm, or a scheduler's address, such as tcp://host:8786."
+FIELD = "A setting of all runs, such as: -p optimizer sgd. May be repeated."
 PARAMETER = "A notebook's parameter, such as: -p lr 0.05. May be repeated."
 PATH = click.Path(path_type=Path)
 MOST_SHOWN = 20  # of the places where something is wrong
@@ -47,12 +50,13 @@ def new(folder: Path) -> None:
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--output", default="report", type=PATH, help="Folder for the page and its evidence.")
 @click.option("--retrain", is_flag=True, help="Train every run again, recorded or not.")
+@click.option("--yes", is_flag=True, help=YES)
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help=PARAMETER)
 def report(
     notebooks: tuple[Path, ...],
     output: Path,
     parameters: tuple[tuple[str, str], ...],
-    **options: str,
+    **options: Any,
 ) -> None:
     """Run NOTEBOOKS, or all of a folder, and join them into one HTML page.
 
@@ -63,6 +67,23 @@ def report(
     start = time.perf_counter()
     page = write_report(output, notebooks, parameters=dict(parameters), **options)
     print(f"The lab report is {page.absolute()} ({time.perf_counter() - start:.0f} s).")
+
+
+@cli.command()
+@click.option("--scale", default="paper", help=f"{' or '.join(SCALES)}.")
+@click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
+@click.option("--epochs", help="Instead of the scale's.")
+@click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dask", metavar="WHERE", help=WHERE)
+@click.option("--retrain", is_flag=True, help="Train every run again, recorded or not.")
+@click.option("--yes", is_flag=True, help=YES)
+@click.option("-p", "fields", nargs=2, multiple=True, metavar="FIELD VALUE", help=FIELD)
+def train(fields: tuple[tuple[str, str], ...], **options: Any) -> None:
+    """Train the original's five settings, and keep the runs for reports and notebooks."""
+    from labkit.report.sweep import train_all
+
+    train_all(fields=dict(fields), **options)
 
 
 @cli.command()

@@ -16,12 +16,12 @@ import psutil
 import pytest
 import torch
 import torture
-from helpers import made_up_run
+from helpers import CPU, made_up_run
 
 from labkit.core import model as models
 from labkit.core.config import Config, vary
 from labkit.core.data import CHECKSUMS
-from labkit.lab import experiment, workers
+from labkit.lab import experiment, task, workers
 from labkit.lab.training import threads
 from labkit.store.checkpoint import SUFFIX, read_header
 from labkit.store.folder import Store, StoreWarning, lock_of
@@ -41,7 +41,7 @@ def small_trainings(monkeypatch, tmp_path):
     tiny = torture.small_data(torture.IMAGES)
     monkeypatch.setattr("labkit.core.data.load", lambda name: tiny)
     monkeypatch.setitem(models.ACTIVATION_MODULES, "relu", torture.dropping)
-    monkeypatch.setattr(workers, "COMMAND", torture.command("one", tmp_path / "runs", 1e9))
+    monkeypatch.setattr(task, "COMMAND", torture.command("one", tmp_path / "runs", 1e9))
 
 
 def test_processes_give_the_runs_that_one_process_gives(
@@ -70,6 +70,12 @@ def test_processes_give_the_runs_that_one_process_gives(
     assert not list(own_store.glob("*.checkpoint"))
 
 
+def in_processes(configs, store, log, retrain):
+    places = [str(place) for place in store.places]
+    request = {"device": "cpu", "retrain": retrain, "threads": 1, "places": places}
+    return workers.in_processes(list(configs), 2, request, store, log)
+
+
 def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
     """Even if a folder's name has the sign that stands between two folders in LABKIT_RUNS."""
     store = Store(tmp_path / f"a{os.pathsep}b", shipped=tmp_path / "shipped")
@@ -81,7 +87,7 @@ def test_processes_look_where_this_one_does(worth_it, tmp_path, capsys):
     assert [run.config for run in made] == list(SETTINGS.values())
     store.save(made[0])
     Store(tmp_path / "shipped", shipped=None).save(made[1])
-    runs = workers.in_processes(SETTINGS.values(), 1, store, "epoch", False)
+    runs = in_processes(SETTINGS.values(), store, "epoch", False)
     assert len(runs) == 2
     said = capsys.readouterr().out
     assert said.count("recorded 2026-01-02") == 2 and "Train Epoch" not in said
@@ -138,7 +144,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
         return dataclasses.replace(run, config=config, data_sha256=data.sha256)
 
     monkeypatch.setattr(experiment, "training_steps", training)
-    monkeypatch.setattr(workers, "COMMAND", ("false",))
+    monkeypatch.setattr(task, "COMMAND", ("false",))
     settings = vary(Config(epochs=5), lr=[0.001, 0.01])
     short = {"short": Config(epochs=4)}  # is worth no process
     kept, expected = Store(tmp_path / "kept"), {(0.001, 5): 2, (0.01, 5): 2}
@@ -165,7 +171,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
 
 def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path, monkeypatch):
     broken = "import sys; print('no such library', file=sys.stderr); sys.exit(3)"
-    monkeypatch.setattr(workers, "COMMAND", (sys.executable, "-c", broken))
+    monkeypatch.setattr(task, "COMMAND", (sys.executable, "-c", broken))
     trained = []
 
     def training(config, *rest):
@@ -179,34 +185,42 @@ def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path
     assert trained == [0.001, 0.01] and [len(group) for group in runs.values()] == [1, 1]
 
 
-@pytest.mark.parametrize("way", ["dies", "cannot be started", "cannot keep the run"])
+@pytest.mark.parametrize("command", [("false",), ("no such command",), ("true",)])
 def test_an_older_record_is_not_taken_for_what_a_failed_process_trained(
-    way, worth_it, own_store, tmp_path, monkeypatch
+    command, worth_it, own_store, monkeypatch
+):
+    older = dataclasses.replace(made_up_run(), data_sha256=CHECKSUMS["mnist-5k"])
+    Store().save(older)
+    monkeypatch.setattr(task, "COMMAND", command)
+    with pytest.warns(StoreWarning, match="process that trained it failed"):
+        trained = in_processes([older.config, older.config.replace(seed=1)], Store(), "none", True)
+    assert trained == {}
+
+
+def test_a_run_that_its_process_cannot_keep_comes_home_all_the_same(
+    worth_it, own_store, tmp_path, monkeypatch
 ):
     source = """
-        import dataclasses
+        import dataclasses, sys; sys.path.insert(0, HELPERS)
+        from helpers import CPU, made_up_run
         from labkit.lab import experiment, worker
-        from labkit.store.checkpoint import SUFFIX, read_header
-from labkit.store.folder import Store, StoreError
+        from labkit.store.folder import Store, StoreError
         def full(*_):
             raise StoreError("the disk is full.")
-        def training(*_):
+        def training(config, data, *_):
             yield
-            return dataclasses.replace(Store().get(DIGEST), checksum="")
+            return dataclasses.replace(made_up_run(), config=config, data_sha256=data.sha256)
         Store.save, experiment.training_steps = full, training
         worker.child()
     """
-    config = Config(epochs=2)
-    sha256 = CHECKSUMS[config.dataset]
-    older = dataclasses.replace(made_up_run(losses=(1.0, 0.5)), config=config, data_sha256=sha256)
-    configs = [config, config.replace(seed=1)]
-    source = textwrap.dedent(source).replace("DIGEST", repr(config.digest(sha256)))
-    commands = {"dies": ("false",), "cannot be started": (str(tmp_path / "none"),)}
-    monkeypatch.setattr(workers, "COMMAND", commands.get(way, (sys.executable, "-c", source)))
-    Store().save(older)
-    with pytest.warns(StoreWarning, match="process that trained it failed"):
-        trained = workers.in_processes(configs, 1, Store(), "none", True)
-    assert trained == []
+    source = textwrap.dedent(source).replace("HELPERS", repr(str(Path(__file__).parent)))
+    monkeypatch.setattr(task, "COMMAND", (sys.executable, "-c", source))
+    configs = [Config(epochs=2, seed=seed) for seed in range(2)]
+    with pytest.warns(StoreWarning, match=r"the disk is full\. The run is in memory only"):
+        runs = in_processes(configs, Store(), "none", False)
+    for config in configs:
+        kept = Store().find(config, CHECKSUMS["mnist-5k"])
+        assert torture.same(kept, runs[config]) and kept.checksum == runs[config].checksum
 
 
 def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
@@ -215,12 +229,12 @@ def test_what_is_soon_done_and_what_cannot_be_kept_takes_no_process(
     configs = list(SETTINGS.values())
     (tmp_path / "file").write_text("")
     unwritable = Store(tmp_path / "file" / "runs")
+    assert workers.together(configs, CPU, "none", Store()) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-        assert workers.in_processes(configs, 1, unwritable, "none", False) == []
-        assert workers.in_processes(configs, 1, Store(), "iteration", False) == []
+        assert workers.together(configs, CPU, "none", unwritable) == 1
+        assert workers.together(configs, CPU, "iteration", Store()) == 1
         patch.setattr(workers, "WORTH", 4001)
-        assert workers.in_processes(configs, 1, Store(), "none", False) == []
+        assert workers.together(configs, CPU, "none", Store()) == 1
 
 
 def test_as_many_processes_as_cores_runs_and_memory_allow(monkeypatch):
@@ -238,12 +252,12 @@ def test_an_interrupt_ends_the_processes_too_which_save_and_free_their_runs(own_
         from pathlib import Path
         import torture
         from labkit.core.config import vary
-        from labkit.lab import workers
+        from labkit.lab import task, workers
         from labkit.lab.experiment import run_all
         folder = Path({str(own_store)!r})
         torture.prepare(folder, 1e9)  # nothing is saved but where it stops
         workers.WORTH, workers.processes = 0, lambda runs: 2
-        workers.COMMAND = torture.command("one", folder, 1e9)
+        task.COMMAND = torture.command("one", folder, 1e9)
         try:
             run_all(vary(torture.CONFIG.replace(epochs=99), lr=[0.001, 0.01, 0.1]), device="cpu")
         except KeyboardInterrupt as stop:

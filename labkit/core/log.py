@@ -5,8 +5,8 @@ from typing import Any
 from labkit.core.values import choice
 
 #: "named" is "epoch" for several runs at once: each line says which it is of. "report" is what a
-#: process prints whose parent shows how far it is.
-LOGS = ("epoch", "iteration", "named", "report", "none")
+#: process prints whose parent shows how far it is. "bar" is one bar for all, on a terminal.
+LOGS = ("epoch", "iteration", "named", "report", "bar", "none")
 
 
 def say(log: Any, line: str) -> None:

@@ -1,10 +1,9 @@
 """`run` and `run_all`: from a config to a run, recorded or trained; where all the parts meet."""
 
 import contextlib
-import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from concurrent.futures import Executor
 
 import torch
 
@@ -14,12 +13,13 @@ from labkit.core.device import find_device
 from labkit.core.log import say
 from labkit.core.model import build
 from labkit.core.network import own
-from labkit.core.values import ConfigError, flag
-from labkit.lab import workers
+from labkit.lab import cost, workers
 from labkit.lab.progress import Log, shown
+from labkit.lab.reuse import ALWAYS, recorded, retrain_before, valid
 from labkit.lab.training import Steps, finish, threads, training_steps
 from labkit.store.checkpoint import SUFFIX, Checkpoint
-from labkit.store.folder import DamagedError, Store, StoreError, StoreWarning, set_aside
+from labkit.store.folder import Store, StoreWarning, set_aside
+from labkit.store.record import DamagedError, StoreError
 from labkit.store.run import Run, utc_now
 
 
@@ -55,8 +55,21 @@ def run(
     return run_all({config.setting(): config}, seeds=[config.seed], **options)[config.setting()][0]
 
 
-def run_steps(config: Config, device: str, retrain: bool | str, log: Log, store: Store) -> Steps:
-    """`run`, one iteration at a time, so that other runs can go on in between."""
+def run_steps(
+    config: Config,
+    device: str,
+    retrain: bool | str,
+    log: Log,
+    store: Store,
+    *,
+    away: bool = False,
+) -> Steps:
+    """`run`, one iteration at a time, so that other runs can go on in between.
+
+    Args:
+        away: whether who asks for the run claims it meanwhile, perhaps in this very store; then
+            only others that train it for somebody are waited for.
+    """
     where = find_device(device)
     digest = config.digest(datasets.checksum(config.dataset))
     before = retrain_before(retrain)
@@ -65,7 +78,7 @@ def run_steps(config: Config, device: str, retrain: bool | str, log: Log, store:
         return reuse(found, checkpoint, log)
     with contextlib.ExitStack() as claimed:
         try:
-            claimed.enter_context(store.claim(digest, log))
+            claimed.enter_context(store.claim(f"{digest}-away" if away else digest, log))
         except StoreError as error:
             sentence = f"{error} Until then the run is trained in memory and not kept."
             warnings.warn(sentence, StoreWarning, stacklevel=2)
@@ -109,6 +122,7 @@ def run_all(
     retrain: bool | str = False,
     log: str = "epoch",
     store: Store | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, list[Run]]:
     """The runs of every setting with every seed: label → runs, in the order of the seeds.
 
@@ -119,10 +133,13 @@ def run_all(
 
     Args:
         seeds: how many (the seeds 0, 1, ...) or which.
+        executor: what trains the runs instead, here or on other machines that have labkit, each in
+            a process with as many threads as OMP_NUM_THREADS says there, or one. Checkpoints and a
+            copy of each record stay in the store of that machine, which may be this one's.
 
     Raises:
         ConfigError: there are no such seeds.
-        LabkitError: as `run`.
+        LabkitError: as `run`; or the executor could not train some, once all others are kept.
     """
     chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
     chosen = chosen or list(seed_range(seeds))
@@ -131,18 +148,30 @@ def run_all(
     }
     configs = list(dict.fromkeys(config for group in groups.values() for config in group))
     labels = {c: next(label for label in groups if c in groups[label]) for c in configs}
-    store, where, before = store or Store(), find_device(device), retrain_before(retrain)
+    store, before = store or Store(), retrain_before(retrain)
+    where = find_device("cpu" if executor else device)
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
     missing = [config for config in configs if not recorded(store, digests[config], before)]
     for config in {config.replace(seed=0) for config in missing if own(config.model)}:
         build(config)  # before anything is trained, see whether they all can be
     cores, each = torch.get_num_threads(), workers.threads_each(configs)
+    at_once, words = 1, ""
+    if missing and not executor:
+        for dataset in dict.fromkeys(config.dataset for config in missing):
+            datasets.load(dataset)  # what cannot be had is said before anything is trained
+        at_once = workers.together(missing, where, log, store)
+        words = cost.notice(missing, where, store, at_once)
     with shown(log, labels, missing) as log:
+        if words:
+            say(log, words)
         runs = {}
-        if len(missing) > 1 and where.type == "cpu":
-            trained = workers.in_processes(missing, each, store, log, retrain)
-            runs = {config: store.get(digests[config]) for config in trained}
-            runs = {c: dataclasses.replace(run, recorded=False) for c, run in runs.items() if run}
+        request = {"device": device, "retrain": retrain}
+        if executor:
+            request |= {"threads": None, "places": None, "path": None, "log": "none"}
+            runs = workers.sent(executor, missing, request, store, log)
+        elif at_once > 1:
+            request |= {"threads": each, "places": [str(place) for place in store.places]}
+            runs = workers.in_processes(missing, at_once, request, store, log)
         elif len(missing) > 1 and where.type == "cuda":
             # By name, so that two processes that share some of the runs never wait for each other.
             missing.sort(key=digests.get)
@@ -154,37 +183,3 @@ def run_all(
                 with threads(each if workers.worth(config) else cores):
                     runs[config] = finish(run_steps(config, device, retrain, log, store))
     return {label: [runs[config] for config in group] for label, group in groups.items()}
-
-
-ALWAYS = "9999"  # later than any date: every recorded run is trained again
-
-
-def valid(run: Run, before: str) -> bool:
-    """Whether a recorded run need not be trained again; one dated in the future proves nothing."""
-    return not before or run.dated(before, utc_now())
-
-
-def recorded(store: Store, digest: str, before: str) -> Run | None:
-    """The run that is kept under this name; None if it is missing, damaged or not `valid`."""
-    with contextlib.suppress(DamagedError):
-        found = store.get(digest)
-        return found if found and valid(found, before) else None
-    return None
-
-
-def retrain_before(retrain: bool | str) -> str:
-    """The date before which recorded runs are trained again, as ISO text that can be compared.
-
-    Raises:
-        ConfigError: neither true, false nor a date.
-    """
-    with contextlib.suppress(ValueError):
-        if isinstance(retrain, str):
-            date = datetime.fromisoformat(retrain.strip())
-            return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC).isoformat()
-    try:
-        return ALWAYS if flag("retrain", retrain) else ""
-    except ConfigError:
-        raise ConfigError(
-            f"retrain is {retrain!r}; it must be true, false or a date as 2026-11-30T18:00."
-        ) from None

@@ -12,6 +12,7 @@ from typing import Any
 from labkit.core.config import DATASETS, Config
 from labkit.core.log import say
 from labkit.core.words import plural
+from labkit.store.run import Run
 
 TELL_SECONDS = 1.0  # between what a training tells the live display
 REDRAW_SECONDS = 5.0  # a redraw takes 0.1
@@ -109,18 +110,48 @@ class Live:
         self.display.update({"text/plain": f"{plural(len(self.labels), 'run')}: {said}"}, raw=True)
 
 
-#: A word of `core.log.LOGS`, or what takes its place in JupyterLab.
-Log = str | Live
+class Bar:
+    """The log of a call's runs on a terminal: one bar, of all images that are trained on.
+
+    Args:
+        missing: the runs that are to be trained.
+    """
+
+    def __init__(self, missing: Collection[Config]) -> None:
+        from tqdm import tqdm  # here: a log of words needs none
+
+        self.shares = dict.fromkeys(missing, 0.0)
+        total = sum(map(images, missing))
+        self.bar = tqdm(total=total, unit=" images", unit_scale=True, dynamic_ncols=True)
+
+    def say(self, line: str) -> None:
+        """Show a line after the bar, in place of the last one."""
+        self.bar.set_postfix_str(line)
+
+    def note(self, config: Config, share: float, curve: Curve) -> None:
+        """Let the bar grow by what `tell` told of a run."""
+        self.bar.update(round((share - self.shares.get(config, 0.0)) * images(config)))
+        self.shares[config] = share
+
+    def end(self, finished: bool) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+#: A word of `core.log.LOGS`, or what takes its place in JupyterLab and on a terminal.
+Log = str | Live | Bar
 
 
 @contextlib.contextmanager
 def shown(log: str, labels: Mapping[Config, str], missing: Collection[Config]) -> Iterator[Log]:
-    """The log of a call's runs: with "epoch" in JupyterLab a `Live`, which ends with the block.
+    """The log of a call's runs: with "epoch" in JupyterLab a `Live`, with "bar" a `Bar`, either of
+    which ends with the block.
 
     An interrupt, whose arguments are the places where it stopped runs, gets a sentence that says
     so; in a notebook it is shown in the traceback's place.
     """
     live = Live(labels, missing) if log == "epoch" and in_jupyterlab() else None
+    live = Bar(missing) if log == "bar" else live
     finished = False
     try:
         yield live or log
@@ -162,7 +193,7 @@ def track(
         losses.append(loss)
         done, now = len(losses), time.perf_counter()
         epoch, iteration = divmod(done - 1, iterations)
-        if log == "report" or isinstance(log, Live):
+        if log == "report" or not isinstance(log, str):
             if now - told > TELL_SECONDS:
                 losses[:] = map(float, losses)  # waits for the device
                 tell(log, config, losses, total)
@@ -186,10 +217,18 @@ def tell(
     parts = [(start, losses[start : start + size]) for start in range(0, len(losses), size)]
     curve = [(config.epochs * i / total, sum(part) / len(part)) for i, part in parts]
     share = 1.0 if ended else len(losses) / (total + 1)
-    if isinstance(log, Live):
+    if not isinstance(log, str):
         log.note(config, share, curve)
     elif log == "report":
         print(f"{REPORT}{json.dumps([share, curve])}", flush=True)
+
+
+def home(log: Log, run: Run) -> None:
+    """Say that a run has come home from another machine."""
+    say(log, f"{run.config.describe()}: trained in {duration(run.provenance['seconds'])}")
+    if not isinstance(log, str):
+        curve = [(epoch + 1.0, loss) for epoch, loss in enumerate(run.history["loss"])]
+        log.note(run.config, 1.0, curve)
 
 
 def images(config: Config) -> int:

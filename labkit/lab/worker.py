@@ -1,4 +1,4 @@
-"""The process that trains one run, see `workers.in_processes`."""
+"""The process that trains one run, see `task.train_one`."""
 
 import _thread
 import json
@@ -8,15 +8,18 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from labkit.core.config import Config
+from labkit.core.data import checksum
 from labkit.core.values import LabkitError
 from labkit.lab.experiment import run_steps
+from labkit.lab.task import STOPPED, WARNING
 from labkit.lab.training import finish
-from labkit.lab.workers import STOPPED, WARNING
 from labkit.store.folder import Store
+from labkit.store.record import Record
 
 
 def end_with_parent() -> None:
@@ -35,20 +38,38 @@ def child() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     warnings.showwarning = lambda message, *_: print(f"{WARNING}{message}", flush=True)
     torch.set_num_threads(request["threads"])
-    sys.path[:] = request["path"]  # where a network of the user's own is found
-    places = [Path(place) for place in request["places"]]
-    store = Store(places[0], shipped=None)
-    store.places = places
-    config, options = Config(**request["config"]), (request["retrain"], request["log"])
+    sys.path[:] = request["path"] or sys.path  # where a network of the user's own is found
     try:
-        trained = finish(run_steps(config, "cpu", *options, store))
+        found = train(request)
     except KeyboardInterrupt as stop:
         print(*(f"{STOPPED}{place}" for place in stop.args), sep="\n", flush=True)
         sys.exit("it was stopped")
     except LabkitError as error:
         sys.exit(str(error))
-    if not trained.checksum:
-        sys.exit("it could not keep the run")  # an older one may be there, and is not it
+    found.write(Path(request["home"]))
+
+
+def train(request: dict[str, Any]) -> Record:
+    """The record of the run that is asked for, found or trained.
+
+    Raises:
+        LabkitError: as `run`; or this machine's images or labkit are others.
+    """
+    store, away = Store(), request["places"] is None
+    if not away:
+        places = [Path(place) for place in request["places"]]
+        store = Store(places[0], shipped=None)
+        store.places = places
+    config, digest = Config(**request["config"]), request["digest"]
+    if config.digest(checksum(config.dataset)) != digest:
+        raise LabkitError(
+            "the images or the labkit of the worker are other than those of who asks it; install "
+            "the same there"
+        )
+    options = request["device"], request["retrain"], request["log"], store
+    trained = finish(run_steps(config, *options, away=away))
+    kept = store.record(digest) if trained.checksum else None
+    return kept or Record.of(trained)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,31 @@
-"""Several runs at once: on a CPU a process each, on an NVIDIA GPU a stream each."""
+"""Several runs at once: a stream each on an NVIDIA GPU, elsewhere a process each, near or far."""
 
 import contextlib
+import dataclasses
+import itertools
 import json
-import os
 import queue
 import subprocess
 import sys
-import tempfile
-import threading
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import IO
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import psutil
 import torch
 
+from labkit.core import data as datasets
 from labkit.core.config import Config
-from labkit.core.log import say
-from labkit.lab.progress import REPORT, Log, images
-from labkit.lab.stopping import held
+from labkit.core.log import plain, say
+from labkit.core.values import LabkitError
+from labkit.lab.progress import REPORT, Log, home, images
+from labkit.lab.reuse import recorded, retrain_before
+from labkit.lab.task import STOPPED, WARNING, train_one
 from labkit.lab.training import Steps, deterministic, interrupt
-from labkit.store.folder import Store, StoreWarning
+from labkit.store.checkpoint import SUFFIX, Checkpoint
+from labkit.store.folder import BusyError, Store, StoreWarning
+from labkit.store.record import MOST_SAID, Record, StoreError
 from labkit.store.run import Run
 
 #: What a run must have to train, in images times epochs, to be worth a process: it starts in
@@ -30,9 +35,8 @@ WORTH = 20_000
 MEMORY = 1.5e9
 #: Runs at once on a GPU: more do not go faster.
 STREAMS = 25
-WARNING, STOPPED = "warning: ", "stopped: "  # how a line of a process begins that is one
-#: What starts a process that trains one run; see `worker`.
-COMMAND = (sys.executable, "-m", "labkit.lab.worker")
+#: Runs that are with an executor at once; each holds a file open here.
+AWAY = 500
 
 
 def in_streams(trainings: Sequence[Steps], device: torch.device) -> list[Run]:
@@ -91,6 +95,13 @@ def threads_each(configs: Iterable[Config]) -> int:
     return max(torch.get_num_threads() // max(sum(map(worth, configs)), 1), 1)
 
 
+def together(missing: Sequence[Config], where: torch.device, log: Log, store: Store) -> int:
+    """How many runs are trained at once here, each in a process of its own."""
+    if where.type != "cpu" or log == "iteration" or not store.writable():
+        return 1
+    return processes(sum(map(worth, missing)))
+
+
 def processes(runs: int) -> int:
     """How many of `runs` go at once on this CPU: as many as cores and free memory allow."""
     fit = int(psutil.virtual_memory().available // MEMORY)
@@ -98,97 +109,169 @@ def processes(runs: int) -> int:
 
 
 def in_processes(
-    configs: Iterable[Config], threads: int, store: Store, log: Log, retrain: bool | str
-) -> list[Config]:
-    """Train on the CPU, a process with so many `threads` for each run, and keep them in `store`;
-    which were trained.
+    missing: Sequence[Config], at_once: int, request: dict[str, Any], store: Store, log: Log
+) -> dict[Config, Run]:
+    """Train on the CPU, a process for each run that is worth one, and keep them.
 
-    A run whose process failed is left out, with a warning; its checkpoint stays. Where this process
-    ends, the others do.
+    A run whose process failed is left out, with a warning; its checkpoint stays.
     """
-    waiting = list(filter(worth, configs))[::-1]
-    at_once = processes(len(waiting))
-    if at_once < 2 or log == "iteration" or not store.writable():
-        return []
-    say(log, f"{len(waiting)} runs to train, {at_once} at a time")
-    request = {"threads": threads, "retrain": retrain, "path": sys.path}
+    request["path"] = sys.path
     request["log"] = {"none": "none", "epoch": "named"}.get(log, "report")
-    request["places"] = [str(place) for place in store.places]
-    lines: queue.SimpleQueue[tuple[Config, str | None]] = queue.SimpleQueue()  # None: it has ended
-    active: dict[Config, subprocess.Popen[str]] = {}
-    followers: list[threading.Thread] = []
-    trained: list[Config] = []
-    failed: dict[Config, str] = {}
-
-    def follow(config: Config, child: subprocess.Popen[str], errors: IO[str]) -> None:
-        """What the thread of a child does: pass on what it says."""
-        failed[config] = "it could not be followed"
-        try:
-            with contextlib.suppress(BrokenPipeError), child:
-                text = json.dumps(request | {"config": config.to_dict()})
-                print(text, file=child.stdin, flush=True)
-                for line in child.stdout:
-                    lines.put((config, line.rstrip("\n")))
-            errors.seek(0)
-            said = errors.read().strip().splitlines() or [f"exit code {child.returncode}"]
-            failed[config] = said[-1]
-            if child.returncode == 0:
-                del failed[config]
-                trained.append(config)
-        finally:
-            errors.close()
-            lines.put((config, None))
-
-    try:
-        while waiting or active:
-            if waiting and len(active) < at_once:
-                config = waiting.pop()
-                errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (`follow` closes it)
-                try:
-                    with held():  # none is started that is not followed
-                        active[config] = subprocess.Popen(
-                            COMMAND,
-                            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-                            stdin=subprocess.PIPE,  # stays open: it ends when this process does
-                            stdout=subprocess.PIPE,
-                            stderr=errors,
-                            text=True,
-                        )
-                        arguments = config, active[config], errors
-                        followers.append(
-                            threading.Thread(target=follow, args=arguments, daemon=True)
-                        )
-                        followers[-1].start()
-                except OSError:
-                    failed[config] = "it could not be started"
-                continue
-            config, line = lines.get()
-            if line is None:
-                del active[config]
-            elif line.startswith(WARNING):
-                warnings.warn(line.removeprefix(WARNING), StoreWarning, stacklevel=3)
-            elif line.startswith(REPORT):
-                log.note(config, *json.loads(line.removeprefix(REPORT)))
+    requests = ((config, request | asked(config)) for config in filter(worth, missing))
+    runs = {}
+    with (
+        ThreadPoolExecutor(at_once) as threads,
+        contextlib.closing(in_executor(threads, requests, at_once, log, here=True)) as coming,
+    ):
+        for config, came in coming:
+            if isinstance(came, str):
+                sentence = f"the process that trained it failed ({came}); it is trained in this one"
+                warnings.warn(f"{config.describe()}: {sentence}.", StoreWarning, stacklevel=3)
             else:
-                say(log, line)
-    except KeyboardInterrupt as stop:
-        for child in active.values():
+                runs[config] = kept(store, came)
+    return runs
+
+
+def sent(
+    executor: Executor, missing: Sequence[Config], request: dict[str, Any], store: Store, log: Log
+) -> dict[Config, Run]:
+    """Let an executor train the runs, wherever it does; keep what comes home.
+
+    While a run is away it is claimed here, so that nobody else trains it. Those that another
+    process has claimed come last.
+
+    Raises:
+        LabkitError: names the runs that could not be trained; all others are kept.
+    """
+    before = retrain_before(request["retrain"])
+    runs: dict[Config, Run] = {}
+    failed: dict[Config, str] = {}
+    claims = {config: contextlib.ExitStack() for config in missing}
+
+    def claimed(configs: Sequence[Config], wait: bool) -> Iterator[tuple[Config, dict[str, Any]]]:
+        for config in configs:
+            named = asked(config)
+            with contextlib.suppress(BusyError):
+                claims[config].enter_context(store.claim(named["digest"], log, wait))
+                if found := recorded(store, named["digest"], before):  # meanwhile
+                    runs[config] = found
+                    claims[config].close()
+                else:
+                    yield config, request | named
+
+    left, wait = list(missing), False
+    try:
+        while left:
+            # Who waits for a claim must hold none, or two processes may wait for each other.
+            requests = claimed(left[:1] if wait else left, wait)
+            for config, came in in_executor(executor, requests, AWAY, log):
+                if isinstance(came, str):
+                    failed[config] = came
+                    sentence = f"{config.describe()} could not be trained: {came}."
+                    warnings.warn(sentence, StoreWarning, stacklevel=3)
+                else:
+                    runs[config] = kept(store, came)
+                    home(log, runs[config])
+                claims[config].close()
+            rest = [config for config in left if config not in runs and config not in failed]
+            wait, left = len(rest) == len(left), rest
+    finally:
+        for claim in claims.values():
+            claim.close()
+    if failed:
+        named = "; ".join(f"{config.describe()} ({why})" for config, why in failed.items())
+        raise LabkitError(
+            f"{len(failed)} of {len(missing)} runs could not be trained: {named[:MOST_SAID]}. What "
+            "was trained is kept; the same call trains the others."
+        )
+    return runs
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """What a request says of the run of `config`."""
+    return {"config": config.to_dict(), "digest": config.digest(datasets.checksum(config.dataset))}
+
+
+def kept(store: Store, record: Record) -> Run:
+    """The run of a record that was trained in another process; keeps it."""
+    checksum = record.run.checksum
+    try:
+        store.keep(record)
+        Checkpoint(store.folder / f"{record.run.digest}{SUFFIX}").remove()
+    except StoreError as error:
+        warnings.warn(f"{error} The run is in memory only.", StoreWarning, stacklevel=2)
+        checksum = ""
+    return dataclasses.replace(record.run, recorded=False, checksum=checksum)
+
+
+def in_executor(
+    executor: Executor,
+    requests: Iterable[tuple[Config, dict[str, Any]]],
+    at_once: int,
+    log: Log,
+    *,
+    here: bool = False,
+) -> Iterator[tuple[Config, Record | str]]:
+    """Let an executor `train_one` for each request, at most so many at once; as they come, each
+    run's record, checked, or why there is none.
+
+    At an interrupt, whose arguments then say where runs were, none is begun any more. Those of
+    other machines go on to their end, or until their executor stops them.
+
+    Args:
+        requests: taken one by one, when there is room.
+        here: whether the executor's tasks are threads of this process, which can say how far they
+            are, and be stopped.
+    """
+    requests = iter(requests)
+    lines: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()  # None: it has ended
+    active: dict[str, tuple[Config, Future[tuple[bytes, bytes]]]] = {}
+    children: dict[str, subprocess.Popen[str]] = {}
+    try:
+        while True:
+            for config, request in itertools.islice(requests, at_once - len(active)):
+                name = request["digest"]
+                future = executor.submit(train_one, request, *[lines] * here)
+                active[name] = config, future
+                future.add_done_callback(lambda _, name=name: lines.put((name, None)))
+            if not active:
+                return
+            name, said = lines.get()
+            config, future = active[name]
+            if isinstance(said, subprocess.Popen):
+                children[name] = said
+            elif said is None:
+                del active[name]
+                yield config, outcome(name, future)
+            elif said.startswith(WARNING):
+                warnings.warn(said.removeprefix(WARNING), StoreWarning, stacklevel=3)
+            elif said.startswith(REPORT):
+                log.note(config, *json.loads(said.removeprefix(REPORT)))
+            else:
+                say(log, said)
+    except BaseException as stop:
+        for child in children.values():
             child.terminate()  # it saves its state first
-        for follower in followers:
-            follower.join()
-        while not lines.empty():
-            line = lines.get()[1] or ""
-            stop.args += (line.removeprefix(STOPPED),) * line.startswith(STOPPED)
+        for _, future in active.values():
+            future.cancel()
+        while here and active:
+            name, said = lines.get()
+            if isinstance(said, subprocess.Popen):
+                said.terminate()
+            elif said is None:
+                del active[name]
+            elif said.startswith(STOPPED):
+                stop.args += (said.removeprefix(STOPPED),)
         raise
     finally:
-        for child in active.values():
+        for child in children.values():
             child.kill()
-            child.wait()
-    for config, reason in failed.items():
-        warnings.warn(
-            f"{config.describe()}: the process that trained it failed ({reason}); it is trained "
-            "in this one.",
-            StoreWarning,
-            stacklevel=3,
-        )
-    return trained
+
+
+def outcome(digest: str, future: Future[tuple[bytes, bytes]]) -> Record | str:
+    """The record that a future brings home, or why there is none."""
+    try:
+        return Record.received(digest, *future.result())
+    except Exception as error:  # as many kinds as there are executors
+        said = str(error).splitlines() or [type(error).__name__]
+        return plain(said[0]).rstrip(".")[:MOST_SAID]

@@ -24,8 +24,11 @@ import papermill
 from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 
+from labkit.core import data
 from labkit.core.config import SCALE_SEEDS, SCALES
+from labkit.core.device import find_device
 from labkit.core.values import LabkitError, choice
+from labkit.lab import cost, workers
 from labkit.lab.provenance import commit, commit_address
 from labkit.report import notebook
 from labkit.report.page import PageSection, export, extracts, render, runs_shown, unrun
@@ -96,6 +99,7 @@ def write_report(
     device: str = "auto",
     retrain: bool = False,
     parameters: Mapping[str, str] | None = None,
+    yes: bool = True,
 ) -> Path:
     """Run notebooks, see `find_notebooks`, and write the page `folder/lab-report.html`; its path.
 
@@ -105,7 +109,8 @@ def write_report(
     others still run, and what there is stays in that folder. Of earlier reports only those files
     are removed that still match their manifests.
     `dataset`, `epochs` and `seeds` default to the scale's, and where there is none to what each
-    notebook says. They and `parameters` go to every notebook that has one of that name.
+    notebook says. They and `parameters` go to every notebook that has one of that name. Without
+    `yes` it asks before long training, if there is a terminal.
 
     Raises:
         LabkitError: a value is not possible, the folder holds something else than a report or
@@ -123,6 +128,7 @@ def write_report(
     own = {name: value for name, value in own.items() if value is not None}
     paths = find_notebooks(notebooks)
     plans = plan(paths, values, own | dict(parameters or {}))
+    announce(plans, device, values["retrain"], yes)
     draft = folder / UNFINISHED
     try:
         refuse_foreign(folder)
@@ -178,6 +184,25 @@ def plan(
         plans[name] = {k: ast.literal_eval(text) for k, text in stated.items()} | given
         notebook.checked(**plans[name])
     return plans
+
+
+def announce(
+    plans: Mapping[str, Mapping[str, Any]], device: str, retrain: bool | str, yes: bool
+) -> None:
+    """Say what is to be trained at least, and ask before what takes long, unless `yes`.
+
+    Raises:
+        DataError: it needs images that are not to be had.
+    """
+    store, where = Store(), find_device(device)
+    configs = [config for values in plans.values() for config in notebook.trained(values)]
+    missing = cost.missing(configs, retrain, store)
+    for dataset in dict.fromkeys(config.dataset for config in missing):
+        data.load(dataset)
+    if missing:
+        at_once = workers.together(missing, where, "epoch", store)
+        seconds, words = cost.estimate(missing, where, store, at_once)
+        cost.agreed(seconds, f"at least {words}", yes)
 
 
 def run_notebooks(

@@ -4,7 +4,7 @@ import ast
 import builtins
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def checked(**values: Any) -> Config:
         LabkitError: a value is not possible.
     """
     from labkit.core.device import find_device  # here, since they bring torch along
-    from labkit.lab.experiment import retrain_before
+    from labkit.lab.reuse import retrain_before
 
     base = Config(**{name: values[name] for name in ("dataset", "epochs") if name in values})
     for name, value in values.items():
@@ -82,6 +82,18 @@ def compared(
     if lr is not None:
         return vary(base, lr=[base.lr, lr])
     return vary(base, batch_size=[base.batch_size, batch_size])
+
+
+def trained(values: Mapping[str, Any]) -> list[Config]:
+    """What a notebook with these parameters trains at least, unless it is recorded."""
+    if not {"dataset", "epochs", "seeds"} <= values.keys():
+        return []
+    base = Config(dataset=values["dataset"], epochs=1 if smoke() else values["epochs"])
+    settings = [base]
+    for name in {"activations", "lr", "batch_size"} & values.keys():
+        settings += compared(base, **{name: values[name]}).values()
+    seeds = seed_range(1 if smoke() else values["seeds"])
+    return [config.replace(seed=seed) for config in settings for seed in seeds]
 
 
 def test_images(base: Config) -> np.ndarray | None:

@@ -27,6 +27,10 @@ class StoreWarning(UserWarning):
     """Something about the kept runs that the user should know and that stops nothing."""
 
 
+class BusyError(StoreError):
+    """A run that another process trains now."""
+
+
 class Store:
     """A folder of finished runs, two files per run.
 
@@ -112,16 +116,19 @@ class Store:
         return found
 
     def save(self, run: Run) -> Run:
-        """Keep `run`; the run with its checksum.
+        """Keep `run`; the run with its checksum. Raises as `keep`."""
+        return self.keep(Record.of(run))
+
+    def keep(self, record: Record) -> Run:
+        """Keep the two files of a record, byte by byte; its run.
 
         Raises:
             StoreError: the folder cannot be written, or the disk is full.
         """
-        record = Record.of(run)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             record.write(self.folder)
-            for stale in self.folder.glob(f"{run.digest}-*.npz"):
+            for stale in self.folder.glob(f"{record.run.digest}-*.npz"):
                 if stale.name != record.content["arrays"]["file"]:
                     stale.unlink()
         except OSError as error:
@@ -129,10 +136,11 @@ class Store:
         return record.run
 
     @contextlib.contextmanager
-    def claim(self, digest: str, log: str = "none") -> Iterator[None]:
+    def claim(self, digest: str, log: str = "none", wait: bool = True) -> Iterator[None]:
         """Hold a run, so that no other process trains it; waits, and says so, while one does.
 
         Raises:
+            BusyError: another process trains it, and this one should not `wait`.
             StoreError: the folder cannot be written.
         """
         try:
@@ -141,6 +149,8 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
+                if not wait:
+                    raise BusyError(f"another process trains {digest}.") from None
                 say(log, f"another process trains {digest}; waiting until it is done")
                 lock.acquire(poll_interval=0.2)
             for leftover in self.folder.glob(f".{digest}*"):  # of a process that died as it wrote

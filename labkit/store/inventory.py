@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import Timeout
 
@@ -15,12 +16,12 @@ from labkit.core.values import LabkitError
 from labkit.core.words import plural
 from labkit.store.checkpoint import SUFFIX, header_of
 from labkit.store.folder import SHIPPED, Store, lock_of
-from labkit.store.record import DamagedError, Record, StoreError
+from labkit.store.record import DamagedError, StoreError, files, load
 from labkit.store.run import utc_now
 
 SETTINGS = [field.name for field in dataclasses.fields(Config)]
 ACCURACIES = {
-    kept_as(f"{split}_accuracy", statistics): (split, statistics)
+    kept_as(f"{split}_accuracy", statistics): kept_as(split, statistics)
     for statistics in (RUNNING, RECALIBRATED)
     for split in ("train", "test")
 }
@@ -64,20 +65,25 @@ def listing(store: Store | None = None) -> pd.DataFrame:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    record = Record.read(path)
-    run, recipe = record.run, record.content["recipe"]
-    status = "complete"
-    if run.diverged:
-        status = "diverged at epoch {}, iteration {}".format(*run.diverged)
+    text, packed, content, config = files(path)
+    recipe, provenance = content["recipe"], content["provenance"]
+    loss, status = content["history"][-1]["loss"], "complete"
+    if loss is None:  # where it diverged, the arrays say
+        status = "diverged at epoch {}, iteration {}".format(*load(path).diverged)
     status += f", recipe {recipe}" * (recipe != TRAINING_VERSION)
-    status += ", its date is still to come" * (run.provenance["date"] > utc_now())
+    status += ", its date is still to come" * (provenance["date"] > utc_now())
+    counted = {split: np.array(counts) for split, counts in content["confusion"].items()}
     return {
         "status": status,
-        **run.config.to_dict(),
-        "loss": run.history["loss"].iloc[-1],
-        **{name: run.accuracy(*asked) for name, asked in ACCURACIES.items()},
-        **{name: run.provenance[name] for name in ("seconds", "device", "date", "commit")},
-        "size": len(record.text) + len(record.packed),
+        **config.to_dict(),
+        "loss": loss,
+        **{
+            name: counts.trace() / counts.sum()
+            for name, split in ACCURACIES.items()
+            if (counts := counted.get(split, np.zeros((1, 1)))).any()
+        },
+        **{name: provenance[name] for name in ("seconds", "device", "date", "commit")},
+        "size": len(text) + len(packed),
     }
 
 

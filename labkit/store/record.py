@@ -72,31 +72,33 @@ class Record:
     def read(cls, path: Path, *, altered: bool = False) -> Self:
         """The record whose JSON file is at `path`; nothing in it is executed.
 
-        Args:
-            altered: whether it may lack the checksum that it states.
+        Raises as `files`, for arrays as well.
+        """
+        found = files(path, altered=altered)
+        try:
+            return cls._unpacked(*found)
+        except ValueError as error:
+            raise DamagedError(path, error) from error
+
+    @classmethod
+    def received(cls, digest: str, text: bytes, packed: bytes) -> Self:
+        """The record of the run `digest` whose two files came from another machine.
 
         Raises:
-            DamagedError: it is not as it was written, or not under the name that its content has.
-            FileNotFoundError: there is none.
-            StoreError: it was written by a newer labkit.
+            StoreError: they are not as they were written, or are of another run.
         """
-        before = version(path)
+        path = Path(f"{digest}.json")
         try:
-            text = read(path, MOST_JSON)
-            content = parse(text)
-            refuse_other(path, content)
-            config = check("record", content, path.stem)
-            packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
-            layers = content.get("layers", {})
-            arrays = unpack(packed, content["arrays"]["sha256"], config, layers)
-            if not altered and content["sha256"] != record_sha256(content):
-                raise ValueError("its content does not have the checksum that it states")
-        except (OSError, ValueError) as error:
-            if version(path) != before:  # another process has just replaced it
-                return cls.read(path, altered=altered)
-            if not before and isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise FileNotFoundError(f"there is no {path}") from error
+            content, config = _stated(path, text)
+            _check_arrays(packed, content)
+            return cls._unpacked(text, packed, content, config)
+        except ValueError as error:
             raise DamagedError(path, error) from error
+
+    @classmethod
+    def _unpacked(cls, text: bytes, packed: bytes, content: dict[str, Any], config: Config) -> Self:
+        layers = content.get("layers", {})
+        arrays = unpack(packed, config, layers)
         run = Run(
             config=config,
             data_sha256=content["data_sha256"],
@@ -120,6 +122,48 @@ class Record:
         file = self.content["arrays"]["file"]
         write_atomically(folder / file, self.packed)
         write_atomically(folder / f"{file.partition('-')[0]}.json", self.text)
+
+
+def files(path: Path, *, altered: bool = False) -> tuple[bytes, bytes, dict[str, Any], Config]:
+    """The two files of the record whose JSON file is at `path`, what that says, and its config.
+
+    All of it is checked, but for what the arrays hold: only their checksum is compared.
+
+    Args:
+        altered: whether it may lack the checksum that it states.
+
+    Raises:
+        DamagedError: it is not as it was written, or not under the name that its content has.
+        FileNotFoundError: there is none.
+        StoreError: it was written by a newer labkit.
+    """
+    before = version(path)
+    try:
+        text = read(path, MOST_JSON)
+        content, config = _stated(path, text, altered)
+        packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
+        _check_arrays(packed, content)
+    except (OSError, ValueError) as error:
+        if version(path) != before:  # another process has just replaced it
+            return files(path, altered=altered)
+        if not before and isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise FileNotFoundError(f"there is no {path}") from error
+        raise DamagedError(path, error) from error
+    return text, packed, content, config
+
+
+def _stated(path: Path, text: bytes, altered: bool = False) -> tuple[dict[str, Any], Config]:
+    content = parse(text)
+    refuse_other(path, content)
+    config = check("record", content, path.stem)
+    if not altered and content["sha256"] != record_sha256(content):
+        raise ValueError("its content does not have the checksum that it states")
+    return content, config
+
+
+def _check_arrays(packed: bytes, content: dict[str, Any]) -> None:
+    if hashlib.sha256(packed).hexdigest() != content["arrays"]["sha256"]:
+        raise ValueError("arrays: they do not have the checksum that the record states")
 
 
 def load(path: Path) -> Run:

@@ -32,7 +32,7 @@ import torch
 from labkit.core import data, model
 from labkit.core.config import Config
 from labkit.core.data import Data, Split
-from labkit.lab import experiment, state, worker, workers
+from labkit.lab import experiment, state, task, worker, workers
 from labkit.store import checkpoint
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import Store, StoreWarning
@@ -106,7 +106,7 @@ def train_all_here(folder: Path, seconds: float) -> None:
     """The runs of `SEEDS`, each in a process that does `train_one_of_all_here`."""
     prepare(folder, seconds)
     workers.WORTH = 0
-    workers.COMMAND = command("one", folder, seconds)
+    task.COMMAND = command("one", folder, seconds)
     torch.set_num_threads(2)
     print("ready", flush=True)
     settings, seeds = SEEDS

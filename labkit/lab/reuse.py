@@ -1,0 +1,42 @@
+"""Which recorded runs count, and which are trained again."""
+
+import contextlib
+from datetime import UTC, datetime
+
+from labkit.core.values import ConfigError, flag
+from labkit.store.folder import Store
+from labkit.store.record import DamagedError
+from labkit.store.run import Run, utc_now
+
+ALWAYS = "9999"  # later than any date: every recorded run is trained again
+
+
+def valid(run: Run, before: str) -> bool:
+    """Whether a recorded run need not be trained again; one dated in the future proves nothing."""
+    return not before or run.dated(before, utc_now())
+
+
+def recorded(store: Store, digest: str, before: str) -> Run | None:
+    """The run that is kept under this name; None if it is missing, damaged or not `valid`."""
+    with contextlib.suppress(DamagedError):
+        found = store.get(digest)
+        return found if found and valid(found, before) else None
+    return None
+
+
+def retrain_before(retrain: bool | str) -> str:
+    """The date before which recorded runs are trained again, as ISO text that can be compared.
+
+    Raises:
+        ConfigError: neither true, false nor a date.
+    """
+    with contextlib.suppress(ValueError):
+        if isinstance(retrain, str):
+            date = datetime.fromisoformat(retrain.strip())
+            return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC).isoformat()
+    try:
+        return ALWAYS if flag("retrain", retrain) else ""
+    except ConfigError:
+        raise ConfigError(
+            f"retrain is {retrain!r}; it must be true, false or a date as 2026-11-30T18:00."
+        ) from None
