@@ -84,15 +84,18 @@ class ResNet18(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def build(config: Config) -> ResNet18:
-    """The network of `config` on the CPU, its initial weights drawn from the config's seed.
+def build(config: Config, channels: int = 1, classes: int = 10) -> ResNet18:
+    """The network of `config` for images of so many channels and classes, on the CPU, its initial
+    weights drawn from the config's seed.
 
     `kaiming` is torchvision's initialisation: convolutions normal with fan-out and the ReLU gain,
     whatever the activation (He et al. 2015, arXiv:1502.01852); the rest is PyTorch's default.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = ResNet18(ACTIVATION_MODULES[config.activation], max_pool=config.max_pool)
+        activation = ACTIVATION_MODULES[config.activation]
+        sizes = {"channels": channels, "classes": classes}
+        model = ResNet18(activation, **sizes, max_pool=config.max_pool)
         if config.init == "kaiming":
             for module in model.modules():
                 if isinstance(module, nn.Conv2d):

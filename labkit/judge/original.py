@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.core.config import Config
+from labkit.core.config import MNIST, Config
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def section_of(config: Config) -> Section | None:
     can be told apart by their sections only where these are the same. None as well for images that
     are not MNIST's, since there is nothing to compare.
     """
-    if config.dataset not in ("mnist", "mnist-5k"):
+    if config.dataset not in MNIST:
         return None
     key = config.activation, config.lr, config.batch_size
     return next((s for s in SECTIONS if (s.activation, s.lr, s.batch_size) == key), None)

@@ -119,7 +119,7 @@ def run_all(
         seeds: how many (the seeds 0, 1, ...) or which.
 
     Raises:
-        ConfigError: there are no such seeds.
+        ConfigError: there are no such seeds, or a batch would be a single image.
         LabkitError: as `run`.
     """
     chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
@@ -131,6 +131,8 @@ def run_all(
     labels = {c: next(label for label in groups if c in groups[label]) for c in configs}
     store, where, before = store or Store(), find_device(device), retrain_before(retrain)
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
+    for config in configs:
+        config.check_batches(datasets.training_images(config.dataset))
     missing = [config for config in configs if not recorded(store, digests[config], before)]
     cores, each = torch.get_num_threads(), workers.threads_each(configs)
     with shown(log, labels, missing) as log:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from labkit.core.config import DATASETS, Config
+from labkit.core.config import Config
+from labkit.core.data import training_images
 from labkit.core.log import say
 from labkit.core.words import plural
 
@@ -194,7 +195,7 @@ def tell(
 
 def images(config: Config) -> int:
     """How many images a whole training passes through the network."""
-    return config.epochs * DATASETS[config.dataset][0]
+    return config.epochs * training_images(config.dataset)
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The diagram of a network, drawn from its own table of layers."""
 
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -16,13 +17,16 @@ BOX, PLUS, GAP = 0.5, 0.11, 0.22  # half a box, a plus's radius, and from edge t
 LINE, RISE = 1.25, 0.46  # from line to line, and of a shortcut above its block
 
 
-def draw(config: Config) -> Figure:
-    """The config's network, a line per group of blocks, read like lines of text."""
-    rows = layer_table(model.build(config)).set_index("name")
+def draw(config: Config, sizes: Sequence[int]) -> Figure:
+    """The config's network for images of these `data.sizes`, a line per group of blocks, read like
+    lines of text."""
+    *shape, classes = sizes
+    rows = layer_table(model.build(config, shape[0], classes), shape).set_index("name")
     blocks = dict.fromkeys(".".join(n.split(".")[:2]) for n in rows.index if "layer" in n)
     groups = {name: list(of) for name, of in groupby(blocks, lambda block: block.split(".")[0])}
     pooled = rows.kind.get("maxpool") == "MaxPool2d"
-    stem = ["image\n1×28×28", _conv(rows, "conv1")] + ["max-pool\n3×3, /2"] * pooled
+    stem = [f"image\n{'×'.join(map(str, shape))}", _conv(rows, "conv1")]
+    stem += ["max-pool\n3×3, /2"] * pooled
     end = ["average\npool", "linear", f"{rows.output_shape['fc'][0]} classes"]
     lines = {"conv1": (stem, "maxpool" if pooled else "conv1")}  # texts, and what gives the shape
     for name, of in groups.items():

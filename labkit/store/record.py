@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from labkit.core.config import TRAINING_VERSION, Config
+from labkit.core.config import DIGITS, TRAINING_VERSION, Config
 from labkit.core.log import plain
 from labkit.core.values import LabkitError
 from labkit.store.files import MOST_JSON, parse, read, version, write_atomically
@@ -59,6 +59,7 @@ class Record:
                 for row in run.history.to_dict("records")
             ],
             "confusion": {split: counts.tolist() for split, counts in run.confusion.items()},
+            **({"classes": list(run.classes)} if run.classes != DIGITS else {}),
             **({"layers": run.layers} if run.layers else {}),
             "provenance": run.provenance,
             "arrays": {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256},
@@ -87,8 +88,9 @@ class Record:
             refuse_other(path, content)
             config = check("record", content, path.stem)
             packed = read(path.parent / content["arrays"]["file"], MOST_ARRAYS)
-            layers = content.get("layers", {})
-            arrays = unpack(packed, content["arrays"]["sha256"], config, layers)
+            layers, classes = content.get("layers", {}), content.get("classes", DIGITS)
+            sha256 = content["arrays"]["sha256"]
+            arrays = unpack(packed, sha256, config, layers, len(classes))
             if not altered and content["sha256"] != record_sha256(content):
                 raise ValueError("its content does not have the checksum that it states")
         except (OSError, ValueError) as error:
@@ -106,6 +108,7 @@ class Record:
             checksum=content["sha256"],
             recorded=True,
             layers=layers,
+            classes=tuple(classes),
             **{name: arrays.pop(name) for name in ARRAYS},
             measures=arrays,
         )
