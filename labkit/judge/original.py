@@ -73,6 +73,10 @@ def section(number: str) -> Section:
     return next(found for found in SECTIONS if found.number == number)
 
 
+#: What stands where the original has nothing to say.
+FOREIGN = "The original is about MNIST, and says nothing of these images."
+
+
 def section_of(config: Config) -> Section | None:
     """The original run with this activation, learning rate and batch size, if there is one.
 

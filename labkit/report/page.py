@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
-from labkit.core.config import VARIED, Config, scale_name
+from labkit.core.config import MNIST, VARIED, Config, scale_name
 from labkit.core.words import plural
 from labkit.judge import claims, original
 from labkit.show import conclusions, figure, overview, remake, tables
@@ -285,6 +285,8 @@ def render(
     return manifest, templates().get_template("page.html.j2").render(
         manifest=manifest,
         banner=conclusions.banner(config, n, smoke),
+        foreign=config.dataset not in MNIST,
+        dataset=config.dataset,
         n=n,
         sections=sections,
         shown={part.call["made by"].rpartition(".")[2]: as_output(part) for part in head},

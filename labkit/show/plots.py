@@ -13,7 +13,7 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from labkit.core.config import Config
+from labkit.core.config import MNIST, Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, on_runs, percent, plural
 from labkit.judge import landscape as surroundings
@@ -128,12 +128,15 @@ def loss_by_epoch(runs: Runs) -> Figure:
             axes.plot(section.epoch_loss, **dashed)
             ends[f"{label}, original"] = len(section.epoch_loss) - 1, section.epoch_loss[-1], INK
             said.append(f"its original at {section.epoch_loss[-1]:.3g}")
+    known = any(original.section_of(group[0].config) for group in runs.values())
+    title = "Thick: mean of the seeds, thin: each" + ", dashed: the original" * known
     labels = {"xlabel": "epoch", "ylabel": "mean loss of the epoch (nats)"}
-    against_epochs(axes, "Thick: mean of the seeds, thin: each, dashed: the original", **labels)
+    against_epochs(axes, title, **labels)
     label_ends(axes, ends)
     return figure.described(
-        "Line chart of the mean training loss by epoch on a log axis, the original's values on "
-        f"full MNIST dashed: {'; '.join(said)} nats.",
+        "Line chart of the mean training loss by epoch on a log axis"
+        + ", the original's values on full MNIST dashed" * known
+        + f": {'; '.join(said)} nats.",
         divergences(runs),
     )
 
@@ -172,6 +175,8 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
 @remakable
 def iterations(runs: Sequence[Run]) -> Figure:
     """The original's iteration log as a line, and the same iterations of these runs as dots."""
+    if runs[0].config.dataset not in MNIST:
+        return nothing(original.FOREIGN)
     logs = original.EXCERPTS
     widths = [max(len(log.losses), 12) for log in logs]
     figure, parts = panels(3.2, columns=len(logs), sharey=True, width_ratios=widths)
@@ -370,7 +375,7 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     _heatmap(parts[0], difference, classes, noun, bounds, "RdBu_r", "+")
     _colour_bar(parts, bounds, f"more or fewer {SPLITS[split]} mistakes per run, recalibrated")
     title = f"{with_n(second, other)} minus {with_n(first, base)}"
-    parts[0].set_title(title, loc="left", size=10.5)
+    parts[0].set_title(textwrap.fill(title, 60), loc="left", size=10.5)
     true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
     return figure.described(
         f"Heatmap of the {SPLITS[split]} mistakes per run, recalibrated, of {second} minus those "

@@ -413,8 +413,8 @@ def per_class(runs: Runs, split: str = "test") -> Table:
 @remakable
 def summary(runs: Runs) -> Table:
     """One row per setting: loss of the first and last epochs and both accuracies, beside the
-    original's."""
-    rows = {}
+    original's if it has any of them."""
+    rows, known = {}, any(original.section_of(group[0].config) for group in runs.values())
     for label, group in runs.items():
         section = original.section_of(group[0].config)
         first, last = np.mean([run.history["loss"].iloc[[0, -1]] for run in group], axis=0)
@@ -436,11 +436,12 @@ def summary(runs: Runs) -> Table:
             "here": {"n": len(group), "first loss": first, "last loss": last},
             "recalibrated": {"n": len(test)} | learnt | scatter,
             "by running averages": averaged,
-            "original": {"first loss": ends[0], "last loss": ends[1]} | theirs,
+            "original": {"first loss": ends[0], "last loss": ends[1]} | theirs if known else {},
         }
         rows[label] = {(head, k): v for head, part in heads.items() for k, v in part.items()}
+    set_by = " beside the original (full MNIST, ten epochs, n = 1)" * known
     caption = (
-        "Every setting beside the original (full MNIST, ten epochs, n = 1). Loss: mean of the "
+        f"Every setting{set_by}. Loss: mean of the "
         "first and of the last epoch, nats. Accuracy: after the last epoch. For the test accuracy, "
         "± seeds: standard deviation over the seeds on these images; ± images: of one network on "
         f"other sets of as many images (binomial); from, to: {_ends_words(answered(runs))}; "
