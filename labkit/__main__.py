@@ -44,7 +44,7 @@ def new(folder: Path) -> None:
 @cli.command()
 @click.argument("notebooks", nargs=-1, type=PATH)
 @click.option("--scale", help=f"{' or '.join(SCALES)}; by default what each notebook says.")
-@click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
+@click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)} or own:NAME.")
 @click.option("--epochs", help="Instead of the scale's.")
 @click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")

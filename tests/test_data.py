@@ -65,7 +65,7 @@ def test_prepare_normalises_by_the_training_images():
     assert pixels.mean().item() == pytest.approx(0, abs=1e-4)
     assert pixels.std().item() == pytest.approx(1, abs=1e-4)
     plain = loaded.prepare(loaded.train.images, "0-1")
-    assert torch.equal(plain, loaded.train.images.unsqueeze(1) / 255)
+    assert torch.equal(plain, loaded.train.images / 255)
     around_zero = loaded.prepare(loaded.train.images, "-1-1")
     theirs = torchvision.transforms.Normalize(0.5, 0.5)(plain)  # as tutorials have it
     assert around_zero.aminmax() == (-1, 1) and torch.allclose(around_zero, theirs)

@@ -372,7 +372,7 @@ def test_the_gallery_has_every_mistake_under_what_it_was_taken_for():
     wrong = [{(2, 7): 3, (4, 9): 5}, {(2, 7): 1}]
     group = [made_up_run(wrong=mistakes, seed=seed) for seed, mistakes in enumerate(wrong)]
     images = np.arange(1000, dtype=np.uint32).view(np.uint8).reshape(1000, 4)[:, :1]
-    images = np.repeat(images, 784, axis=1).reshape(1000, 28, 28)
+    images = np.repeat(images, 784, axis=1).reshape(1000, 1, 28, 28)
     soup = BeautifulSoup(gallery.mistakes(group, images).html, "html.parser")
     parts = soup.find_all("div", id=re.compile("-"))
     assert [part["id"] for part in parts] == ["mistakes-4-9", "mistakes-2-7"]
@@ -551,7 +551,7 @@ def test_a_run_that_diverged_is_shown_as_such_everywhere(order, seeds, tmp_path)
         assert "diverge" in figure.alt and "nan" not in figure.alt
         figure.draw_without_rendering()
     plots.confusion(runs).draw_without_rendering()
-    assert "0 mistakes" in repr(gallery.mistakes(runs["bad"], np.zeros((1000, 28, 28))))
+    assert "0 mistakes" in repr(gallery.mistakes(runs["bad"], np.zeros((1000, 1, 28, 28))))
     for text in (
         conclusions.loss(runs),
         conclusions.compare(runs),

@@ -22,7 +22,7 @@ def documented_loop(config, small):
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     model.load_state_dict(models.build(config).state_dict())
-    images = (small.train.images.unsqueeze(1) / 255 - small.mean) / small.std
+    images = (small.train.images / 255 - small.mean[0]) / small.std[0]
     dataset = torch.utils.data.TensorDataset(images, small.train.labels)
     options = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": False}
     optimizer = {
@@ -106,7 +106,7 @@ def test_evaluate_counts_like_scikit_learn(small):
     assert np.allclose(answers.confidence, share.detach(), atol=1e-5)
     assert answers.labels.tolist() == small.train.labels.tolist()
     expected = confusion_matrix(small.train.labels, predicted, labels=range(10))
-    assert np.array_equal(answers.confusion(), expected)
+    assert np.array_equal(answers.confusion(10), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -22,7 +23,18 @@ DATASETS = {
     "mnist": (60_000, 10_000),
     "fashion-mnist": (60_000, 10_000),
     "kmnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
 }
+#: Those with the original's images, or some of them.
+MNIST = ("mnist", "mnist-5k")
+#: Channels, height and width of their images, where these are not grey ones of 28×28 pixels.
+SHAPES = {"cifar10": (3, 32, 32)}
+GREY = (1, 28, 28)
+#: How the name begins of a dataset that is the user's; see `data.load`.
+OWN = "own:"
+MOST_IMAGES = 2_000_000  # of an own dataset's split, so that a record's size can be relied on
+#: What the classes are called where nothing else is said.
+DIGITS = tuple("0123456789")
 #: With the class of each in `torch.nn`.
 ACTIVATIONS = {
     "relu": "ReLU",
@@ -75,6 +87,15 @@ def _setting(
     return dataclasses.field(default=default, metadata=described)
 
 
+def dataset_name(name: str, value: Any) -> str:
+    """One of `DATASETS`, or an own one, whose name is that of a file or folder and keeps its case;
+    else a `ConfigError`. Whether its images are there only `data.load` finds."""
+    text = str(value).strip()
+    if re.fullmatch(rf"{OWN}\w[\w.-]{{0,59}}", text):
+        return text
+    return choice(name, value, [*DATASETS, f"{OWN}NAME"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides the numbers of one run, apart from the device.
@@ -89,7 +110,7 @@ class Config:
         ConfigError: a value is none that a run can have; the sentence names field, value and rule.
     """
 
-    dataset: str = _setting("mnist-5k", choice, allowed=DATASETS)
+    dataset: str = _setting("mnist-5k", dataset_name)
     activation: str = _setting("relu", choice, allowed=ACTIVATIONS)
     optimizer: str = _setting("adam", choice, OPTIMIZER_WORDS, allowed=OPTIMIZERS)
     lr: float = _setting(0.01, number, above=0)  # learning rate
@@ -118,16 +139,25 @@ class Config:
                 f"max_pool is False; it must be true for {called(self.model)}, since only "
                 f"{' and '.join(POOLED)} can do without theirs."
             )
-        images = DATASETS[self.dataset][0]
-        if self.batch_size > images:
+        self.check_batches(DATASETS.get(self.dataset, (0,))[0])
+
+    def check_batches(self, images: int) -> None:
+        """Refuse a batch larger than the dataset's `images` to train on, or of a single image; how
+        many an own dataset has, `data.load` knows.
+
+        Raises:
+            ConfigError: they are.
+        """
+        if images and self.batch_size > images:
             raise ConfigError(
                 f"batch_size is {self.batch_size}; it must be at most {images:,}, the number of "
                 f"training images of {self.dataset}."
             )
         if images % self.batch_size == 1 or self.batch_size == 1:
+            out_of = f" out of {images}" * bool(images)
             raise ConfigError(
-                f"batch_size is {self.batch_size}; it must leave no batch of a single image out of "
-                f"{images}, since batch normalization cannot train on one."
+                f"batch_size is {self.batch_size}; it must leave no batch of a single image"
+                f"{out_of}, since batch normalization cannot train on one."
             )
 
     def replace(self, **changes: Any) -> Self:

@@ -42,10 +42,10 @@ class Predictions:
         """The share of right answers, 0..1."""
         return float((self.labels == self.predicted).mean())
 
-    def confusion(self) -> np.ndarray:
-        """Counts, int64 `[10, 10]`: row the true class, column the predicted one."""
-        pairs = self.labels.astype(np.int64) * 10 + self.predicted
-        return np.bincount(pairs, minlength=100).reshape(10, 10)
+    def confusion(self, classes: int) -> np.ndarray:
+        """Counts, int64 `[classes, classes]`: row the true class, column the predicted one."""
+        pairs = self.labels.astype(np.int64) * classes + self.predicted
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     def by_class(self) -> np.ndarray:
         """`predicted` in the order of the true classes, and within a class in the split's."""

@@ -125,7 +125,7 @@ class LeNet5(nn.Module):
 def build(
     config: Config, channels: int = 1, classes: int = 10, pixels: tuple[int, int] = (28, 28)
 ) -> nn.Module:
-    """The network of `config` on the CPU, its initial weights drawn from the config's seed.
+    """The network of `config` for such images on the CPU, its initial weights drawn from the seed.
 
     `kaiming` is torchvision's initialisation of a ResNet: every `nn.Conv2d`, whoever's network it
     is in, normal with fan-out and the ReLU gain, whatever the activation (He et al. 2015,

@@ -3,9 +3,13 @@
 import contextlib
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Any
+
+#: No markup, neither HTML's nor Markdown's nor TeX's.
+CLASS_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f<>&\"$*`|\[\]\\\ud800-\udfff]{1,60}")
 
 
 class LabkitError(Exception):
@@ -14,6 +18,10 @@ class LabkitError(Exception):
 
 class ConfigError(LabkitError, ValueError):
     """A setting that names no possible run."""
+
+
+class DataError(LabkitError):
+    """Images that are missing or damaged; the sentence names the ways out."""
 
 
 def choice(name: str, value: Any, allowed: Collection[str]) -> str:
@@ -54,6 +62,20 @@ def flag(name: str, value: Any) -> bool:
     if text not in ("true", "yes", "1", "false", "no", "0"):
         raise ConfigError(f"{name} is {value!r}; it must be true or false.")
     return text in ("true", "yes", "1")
+
+
+def class_names(name: str, value: Any) -> tuple[str, ...]:
+    """2 to 256 different names of classes, which can stand on a page as they are; else a
+    `ConfigError`."""
+    good = isinstance(value, list | tuple) and 2 <= len(value) <= 256
+    if not good or not all(isinstance(n, str) and CLASS_NAME.fullmatch(n) for n in value):
+        good = False
+    if not good or len(set(value)) < len(value):
+        raise ConfigError(
+            f"{name} is {repr(value)[:200]}; it must be 2 to 256 different names of at most 60 "
+            'characters, without any of <>&"$*`|[]\\.'
+        )
+    return tuple(value)
 
 
 def names(name: str, value: Any, allowed: Collection[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.core.config import Config
+from labkit.core.config import MNIST, Config
 from labkit.core.values import choice
 from labkit.store.run import Runs
 
@@ -80,13 +80,17 @@ def section(number: str) -> Section:
     return SECTIONS[numbers.index(choice("section", number, numbers))]
 
 
+#: What stands where the original has nothing to say.
+FOREIGN = "The original is about MNIST, and says nothing of these images."
+
+
 def section_of(config: Config) -> Section | None:
     """The original run with this activation, learning rate and batch size, if there is one.
 
     None as well for images that are not MNIST's, and where any other setting is not the default:
     the original has nothing to say on it. (It names none of them; `recipes` asks which they were.)
     """
-    if config.dataset not in ("mnist", "mnist-5k") or config.unusual("epoch_accuracy"):
+    if config.dataset not in MNIST or config.unusual("epoch_accuracy"):
         return None
     key = config.activation, config.lr, config.batch_size
     return next((s for s in SECTIONS if (s.activation, s.lr, s.batch_size) == key), None)

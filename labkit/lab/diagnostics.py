@@ -195,7 +195,7 @@ def _activations(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module]
     """Every call of an activation that has a measure, in order, named by the layer with weights
     that comes before it."""
     name = ""
-    for called, module, _, _ in probe(model, (1, *data.train.images.shape[1:])):
+    for called, module, _, _ in probe(model, data.train.images.shape[1:]):
         if any(parameter.ndim > 1 for parameter in module.parameters()):
             name = called
         elif _kind(module):

@@ -138,7 +138,7 @@ def run_all(
             copy of each record stay in the store of that machine, which may be this one's.
 
     Raises:
-        ConfigError: there are no such seeds.
+        ConfigError: there are no such seeds, or a batch would be a single image.
         LabkitError: as `run`; or the executor could not train some, once all others are kept.
     """
     chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
@@ -151,6 +151,8 @@ def run_all(
     store, before = store or Store(), retrain_before(retrain)
     where = find_device("cpu" if executor else device)
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
+    for config in configs:
+        config.check_batches(datasets.training_images(config.dataset))
     missing = [config for config in configs if not recorded(store, digests[config], before)]
     for config in {config.replace(seed=0) for config in missing if own(config.model)}:
         build(config)  # before anything is trained, see whether they all can be

@@ -9,7 +9,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from labkit.core.config import DATASETS, Config
+from labkit.core.config import Config
+from labkit.core.data import training_images
 from labkit.core.log import say
 from labkit.core.words import plural
 from labkit.store.run import Run
@@ -233,7 +234,7 @@ def home(log: Log, run: Run) -> None:
 
 def images(config: Config) -> int:
     """How many images a whole training passes through the network."""
-    return config.epochs * DATASETS[config.dataset][0]
+    return config.epochs * training_images(config.dataset)
 
 
 def duration(seconds: float) -> str:

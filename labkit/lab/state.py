@@ -65,10 +65,10 @@ class TrainingState:
         self.config, self.data, self.device = config, data, data.train.labels.device
         self.iterations = -(-len(data.train) // config.batch_size)
         self.total, self.done = config.epochs * self.iterations, 0
-        pixels = data.train.images.shape[1:]
-        plain = models.build(config, pixels=tuple(pixels)).to(self.device)
+        channels, *pixels = shape = tuple(data.train.images.shape[1:])
+        plain = models.build(config, channels, len(data.classes), tuple(pixels)).to(self.device)
         with streams.in_use(streams.generators(config.seed, self.device, 4)):
-            self.model = slim(plain, (1, *pixels))
+            self.model = slim(plain, shape)
             self.twin = twin_of(self.model)
             self.diagnostics = Diagnostics(self.model, self.twin, data, config, self.total)
         self.optimizer = make_optimizer(self.model, config)
@@ -216,7 +216,7 @@ class TrainingState:
         losses[lost.argmax() if lost.any() else losses.size :] = np.nan
         columns, epochs = [*HISTORY, *RECALIBRATED_HISTORY], range(self.config.epochs)
         history = pd.DataFrame(self.history, columns=columns, dtype=float).reindex(epochs)
-        tested = self.answers[RUNNING]["test"]
+        tested, classes = self.answers[RUNNING]["test"], len(self.data.classes)
         measures = self.diagnostics.arrays()
         seconds = {"seconds": self.stopwatch.seconds()["seconds"]}
         seconds |= {f"{what}_seconds": taken for what, taken in self.stopwatch.spent.items()}
@@ -225,8 +225,9 @@ class TrainingState:
             data_sha256=self.data.sha256,
             iteration_loss=losses.reshape(self.config.epochs, self.iterations),
             history=history.assign(epoch=epochs),
+            classes=self.data.classes,
             confusion={
-                kept_as(split, statistics): self.answers[statistics][split].confusion()
+                kept_as(split, statistics): self.answers[statistics][split].confusion(classes)
                 for statistics in (RUNNING, RECALIBRATED)
                 for split in ("train", "test")
             },

@@ -49,12 +49,15 @@ def checked(**values: Any) -> Config:
     knows: its own notebooks', and what is named as a field of `Config`.
 
     Raises:
-        LabkitError: a value is not possible.
+        LabkitError: a value is not possible, or the images are not to be had.
     """
-    from labkit.core.device import find_device  # here, since they bring torch along
+    from labkit.core import data  # here, since they bring torch along
+    from labkit.core.device import find_device
     from labkit.lab.reuse import retrain_before
 
     base = Config(**{name: values[name] for name in ("dataset", "epochs") if name in values})
+    data.checksum(base.dataset)  # which loads what nothing is known of
+    settings = [base]
     for name, value in values.items():
         if name in ("seeds", "recipe_seeds"):
             seed_range(value, name)
@@ -63,9 +66,11 @@ def checked(**values: Any) -> Config:
         elif name == "retrain":
             retrain_before(value)
         elif name in ("activations", "lr", "batch_size"):
-            compared(base, **{name: value})
+            settings += compared(base, **{name: value}).values()
         elif name in Config.__dataclass_fields__:
             read_field(name, value)
+    for config in settings:
+        config.check_batches(data.training_images(base.dataset))
     return base
 
 
@@ -96,8 +101,15 @@ def trained(values: Mapping[str, Any]) -> list[Config]:
     return [config.replace(seed=seed) for config in settings for seed in seeds]
 
 
+def sizes(base: Config) -> tuple[int, int, int, int]:
+    """Channels, height and width of the baseline's images, and how many classes they have."""
+    from labkit.core import data
+
+    return data.sizes(base.dataset)
+
+
 def test_images(base: Config) -> np.ndarray | None:
-    """The test images of the baseline's dataset, uint8 `[n, 28, 28]`; None, with a line that says
+    """The test images of the baseline's dataset, uint8 `[n, C, H, W]`; None, with a line that says
     why, where they are neither on disk nor to be downloaded: the records have none."""
     from labkit.core import data
 

@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from papermill.execute import ERROR_MARKER_TAG
 from pygments.formatters import HtmlFormatter
 
-from labkit.core.config import VARIED, Config, scale_name
+from labkit.core.config import MNIST, VARIED, Config, scale_name
 from labkit.core.words import plural
 from labkit.judge import claims, original
 from labkit.judge.own import Claim, verdicts_on
@@ -310,6 +310,9 @@ def render(
         manifest=manifest,
         banner=conclusions.banner(config, n, smoke, beside=bool(judged or original.beside(rows))),
         title="; ".join(part.title for part in sections) or "An unfinished report",
+        foreign=config.dataset not in MNIST,
+        dataset=config.dataset,
+        n=n,
         sections=sections,
         shown=shown,
         findings={name: as_output(text) for name, text in findings.items()},

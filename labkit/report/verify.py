@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from papermill.exceptions import PapermillException
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from labkit.core.config import DATASETS
 from labkit.core.values import LabkitError
 from labkit.report import build
 from labkit.report.page import PageSection, body, export, extracts, own_cells, render, unrun
@@ -287,7 +286,8 @@ class Remaking:
     def find(self, reference: dict[str, Any]) -> Any:
         """The run or the images that a call names."""
         if "images" in reference:
-            return images_of(reference["images"])
+            shown = {run.config.dataset for run in self.runs.values() if run}
+            return images_of(reference["images"], shown)
         name, verdict = reference["run"], self.verdict
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(f"{repr(name)[:40]} is no record's name")
@@ -307,11 +307,12 @@ class Remaking:
         return dataclasses.replace(run, recorded=reference["recorded"])
 
 
-def images_of(sha256: str) -> np.ndarray | None:
-    """The test images of that checksum, where they are at hand without a download; else None."""
+def images_of(sha256: str, datasets: Iterable[str]) -> np.ndarray | None:
+    """The test images of that checksum in one of the datasets, where they are at hand without a
+    download; else None."""
     from labkit.core import data  # here, since only galleries need it, and it brings torch along
 
-    for dataset in DATASETS:
+    for dataset in datasets:
         with contextlib.suppress(data.DataError):  # damaged ones are as good as none
             images = data.load(dataset).test.images.numpy() if data.at_hand(dataset) else b""
             if hashlib.sha256(images).hexdigest() == sha256:

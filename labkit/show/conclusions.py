@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.core.config import DATASETS, Config, scale_name, seed_range
+from labkit.core.config import DATASETS, MNIST, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
 from labkit.core.words import minus, on_runs, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
@@ -62,6 +62,8 @@ def banner(config: Config, seeds: int, smoke: bool = False, beside: bool = True)
     scale = scale_name(config)
     if scale == "paper" and beside:
         return "Paper scale:", f"{what}; the original's images and epochs."
+    if config.dataset not in MNIST:
+        return "Other images than the original's:", f"{what}. {original.FOREIGN}"
     train, test = DATASETS[config.dataset]
     source = ", all from MNIST's training set" * (config.dataset == "mnist-5k")
     head = {"quick": "Quick scale", "paper": "Paper scale"}.get(scale, "Own settings")
@@ -213,8 +215,11 @@ def lag(runs: Runs) -> Text:
 
 
 @remakable
-def printed(section_number: str) -> Text:
-    """What the original's own accuracy tables can carry, for one section against the baseline."""
+def printed(section_number: str, config: Config | None = None) -> Text:
+    """What the original's own accuracy tables can carry, for one section against the baseline; of
+    images as those of `config`, if given."""
+    if config and config.dataset not in MNIST:
+        return Text(original.FOREIGN)
     base, other = original.SECTIONS[0], original.section(section_number)
     p = stats.two_shares(base.test.correct, base.test.total, other.test.correct, other.test.total)
     verdict = "more than chance" if p < 0.05 else "consistent with chance"
@@ -256,16 +261,18 @@ def again(kept: Run, fresh: Run) -> Text:
 def claim(number: int | Claim, runs: Runs) -> Text:
     """A claim with the verdict on each of its parts, and what that rests on: one of the original's,
     by its number, or one's own."""
+    base = next(iter(runs.values()))[0].config
     if isinstance(number, Claim):
         stated, whose = statement(number), "the claimed size"
         said = f"**Claim: {stated.says}**"
+    elif base.dataset not in MNIST:
+        return Text(f"**Claim {number}** is not judged. {original.FOREIGN}")
     else:
         stated, whose = claims.claim(number), "the original's size"
         quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
         said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
     if not (found := claims.judge(stated, runs)):
         return Text(f"{said}\n\nThese runs do not suffice to judge it.")
-    base = next(iter(runs.values()))[0].config
     own = f" on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
     said += f"\n\n**Verdict{own}: {found.verdict}.**"
     parts = [f"*{sentence(p.verdict)}* {sentence(f'{p.what}: {p.brief}')}" for p in found.parts]
@@ -420,6 +427,8 @@ def landscape(runs: Runs, field: str) -> Text:
 @remakable
 def excerpt(run: Run) -> Text:
     """The original's iteration log against this run at the same place, and against itself."""
+    if run.config.dataset not in MNIST:
+        return Text(original.FOREIGN)
     log, base = original.EXCERPTS[0], original.SECTIONS[0]
     end = log.first + len(log.losses)
     stated, listed = original.EXCERPT_EPOCH_LOSS, base.epoch_loss[log.epoch]

@@ -1,6 +1,6 @@
 """The diagram of a network, drawn from its own table of layers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 from typing import Any, TypeVar
 
@@ -19,10 +19,13 @@ T = TypeVar("T")
 LINE, RISE = 1.25, 0.46  # from line to line, and of a shortcut above its block
 
 
-def draw(config: Config) -> Figure:
-    """The config's network, read like lines of text: of a ResNet two blocks a line, of any other
-    five layers a line, in the order in which an image passes them."""
-    rows = layer_table(model.build(config))
+def draw(config: Config, sizes: Sequence[int]) -> Figure:
+    """The config's network for images of these `data.sizes`, read like lines of text: of a ResNet
+    two blocks a line, of any other five layers a line, in the order in which an image passes
+    them."""
+    channels, *pixels, classes = sizes
+    network = model.build(config, channels, classes, tuple(pixels))
+    rows = layer_table(network, (channels, *pixels))
     rows = rows.set_index(rows["name"].where(~rows["name"].duplicated(), ""))
     resnet = config.model in POOLED
     lines = _blocks(rows) if resnet else _layers(rows)

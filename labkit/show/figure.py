@@ -55,6 +55,8 @@ SVG = "image/svg+xml"
 MOST_VALUES = 200  # of a line that are shown on hover
 WIDTH = 6.4  # of a figure in inches: on a telephone its letters are still to be read
 LETTERS = 88  # side by side in it
+LETTER, MOST_LETTERS = 0.085, 18  # the width of one on an axis, in inches, and of a class at most
+MOST_CLASSES = 20  # that a figure has room for
 T = TypeVar("T")
 
 
@@ -203,6 +205,18 @@ def tidy(axes: Axes, title: str = "", **labels: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color=GRID, lw=0.7)
     axes.set_axisbelow(True)
+
+
+def named(name: str) -> str:
+    """What a class is called on an axis."""
+    return name if len(name) <= MOST_LETTERS else f"{name[:9]}…{name[-8:]}"
+
+
+def upright(names: Sequence[str]) -> float:
+    """How many inches names below each other's ends take upright; 0 where they have room side by
+    side along the figure's width."""
+    longest = LETTER * max(map(len, names))
+    return longest if longest * len(names) > WIDTH else 0.0
 
 
 def plain(value: float, _: object = None) -> str:

@@ -2,7 +2,7 @@
 
 import textwrap
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.colors import BoundaryNorm, LogNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from labkit.core.config import Config
+from labkit.core.config import MNIST, Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.values import ConfigError, choice
 from labkit.core.words import SPLITS, number, on_runs, percent, plural
@@ -24,6 +24,7 @@ from labkit.show.figure import (
     DASHED,
     GRID,
     INK,
+    MOST_CLASSES,
     PAPER,
     SOFT,
     THEIRS,
@@ -32,12 +33,14 @@ from labkit.show.figure import (
     label_ends,
     legend_above,
     multiples,
+    named,
     nothing,
     panels,
     plain,
     plain_log,
     styled,
     tidy,
+    upright,
     with_n,
 )
 from labkit.show.gallery import anchor
@@ -49,6 +52,7 @@ from labkit.store.groups import (
     answered,
     answering,
     class_noun,
+    classes_of,
     divergences,
     left_out,
     off_diagonal,
@@ -172,6 +176,8 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
 @remakable
 def iterations(runs: Sequence[Run]) -> Figure:
     """The original's iteration log as a line, and the same iterations of these runs as dots."""
+    if runs[0].config.dataset not in MNIST:
+        return nothing(original.FOREIGN)
     logs = original.EXCERPTS
     widths = [max(len(log.losses), 12) for log in logs]
     figure, parts = panels(3.2, columns=len(logs), sharey=True, width_ratios=widths)
@@ -207,60 +213,89 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
     noun, drawn = class_noun(next(iter(runs.values()))[0]), list(_answered(runs))
     if not drawn:
         return _nothing(f"Error of every {noun}", runs)
-    figure, (axes,) = panels(3.6)
+    classes = classes_of(runs)
+    every = [shares(group, split).to_numpy()[:, :-1] for _, group, _ in drawn]
+    chosen, some = _chosen(100 - np.concatenate(every).mean(0))
+    names = [*(named(classes[i]) for i in chosen), "total"]
+    figure, (axes,) = panels(3.6 + upright(names))
     said, step, printed_runs = [], 0.8 / len(drawn), original.beside(runs)
     for index, (label, group, style) in enumerate(drawn):
         wrong, averaged = (100 - shares(group, split, kind).to_numpy() for kind in STATISTICS)
         mean, averaged = wrong.mean(0), averaged.mean(0)
+        worst = int(np.nanargmax(mean[:-1]))
+        said.append(
+            f"{with_n(label, group)}: total {percent(mean[-1])} recalibrated, "
+            f"{percent(averaged[-1])} by running averages, worst {noun} {classes[worst]} with "
+            f"{percent(mean[worst])} recalibrated"
+        )
+        mean, wrong = mean[[*chosen, -1]], wrong[:, [*chosen, -1]]
         places = np.arange(len(mean)) + (index - (len(drawn) - 1) / 2) * step
         side = 0.35 * step
         axes.hlines(mean, places - side, places + side, color=style["color"], lw=2.5)
         dots = style | {"ls": "", "ms": 4, "alpha": 0.7, "label": with_n(label, group)}
         axes.plot(np.tile(places, len(wrong)), wrong.ravel(), **dots)
-        worst = int(np.nanargmax(mean[:-1]))
-        said.append(
-            f"{with_n(label, group)}: total {percent(mean[-1])} recalibrated, "
-            f"{percent(averaged[-1])} by running averages, worst {noun} {worst} with "
-            f"{percent(mean[worst])} recalibrated"
-        )
         if theirs := printed(printed_runs.get(label), split):
             axes.plot(places, 100 - np.array(theirs), ls="", **THEIRS)
             said[-1] += f" (original {percent(100 - theirs[-1])})"
     tidy(axes, xlabel=noun, ylabel=f"wrong answers, {SPLITS[split]} images (%)")
-    axes.set_xticks(range(11), [*map(str, range(10)), "total"])
+    axes.set_xticks(range(len(names)), names, rotation=90 if upright(names) else 0)
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)  # for no mistake at all has a place
     axes.set_ylim(0, 1.4 * max(np.nanmax(line.get_ydata()) for line in axes.lines) or 1)
     axes.yaxis.set_major_locator(FixedLocator([0, *_bounds(100)[1:], 0.1, 0.2]))
     axes.yaxis.set_major_formatter(plain)
     axes.grid(False, axis="x")
-    for edge in range(10):
+    for edge in range(len(chosen)):
         axes.axvline(edge + 0.5, color=GRID, lw=0.7, zorder=0)
     legend_above(figure, ncols=3)
     kind = f"Error of every {noun} on the {SPLITS[split]} images, by setting"
     note = "recalibrated; bar: mean of the seeds; log axis above 0.1\u00a0%"
-    return figure.described(f"{kind}. {'; '.join(said)}.", note, left_out(runs))
+    return figure.described(f"{kind}. {'; '.join(said)}.", note, some, left_out(runs))
+
+
+def _chosen(wrong: np.ndarray) -> tuple[np.ndarray, str]:
+    """The numbers of the classes that a figure has room for, those with most `wrong`; and a note,
+    where these are not all."""
+    worst = np.argsort(-np.nan_to_num(wrong), kind="stable")[:MOST_CLASSES]
+    note = f"the {len(worst)} of {len(wrong)} classes with most mistakes"
+    return np.sort(worst), note * (len(worst) < len(wrong))
 
 
 def _heatmap(
     axes: Axes,
     values: np.ndarray,
+    classes: Mapping[int, str],
     noun: str,
     bounds: Sequence[float],
     cmap: str,
     sign: str = "",
     linked: bool = False,
 ) -> None:
-    """A number for every true and predicted class, in the colour of its place between `bounds`:
-    the same on light and on dark pages, and so are the letters on it."""
+    """A number for every true and predicted class, of those given by number and name, in the colour
+    of its place between `bounds`: the same on light and on dark pages, and so are the letters on
+    it."""
     norm, grid = BoundaryNorm(bounds, 256), {"linewidths": 0.6, "linecolor": "#dddddd"}
+    numbers, names = list(classes), list(map(named, classes.values()))
+    grid |= {"xticklabels": names, "yticklabels": names}
+    values = values[np.ix_(numbers, numbers)]
     sns.heatmap(values, norm=norm, cmap=cmap, cbar=False, ax=axes, **grid)
     for (row, column), value in np.ndenumerate(values):
-        letters = _letters(axes.collections[0].cmap(norm(value)))
+        letters = _letters(axes.collections[0].cmap(norm(value))) | _centred(classes)
         written = axes.text(column + 0.5, row + 0.5, _brief(value, sign), **letters)
         if linked and value:
-            written.set_url(f"#{anchor(row, column)}")
+            written.set_url(f"#{anchor(numbers[row], numbers[column])}")
     axes.set(xlabel=f"predicted {noun}", ylabel=f"true {noun}")
     axes.tick_params(length=0, rotation=0)
+    axes.tick_params("x", rotation=90 if upright(names) else 0)
+
+
+def _side(classes: Mapping[int, str]) -> float:
+    """How high a heatmap is, in inches."""
+    return max(3.1, 0.25 * len(classes)) + upright(list(map(named, classes.values())))
+
+
+def _centred(classes: Mapping[int, str]) -> dict[str, Any]:
+    """How letters stand in a cell of a heatmap."""
+    return {"ha": "center", "va": "center", "size": 10 if len(classes) <= 12 else 7}
 
 
 def _letters(cell: Sequence[float]) -> dict[str, str]:
@@ -294,26 +329,30 @@ def confusion(runs: Runs, split: str = "test", linked: bool = False) -> Figure:
     totals = {label: total_confusion(group, split) for label, group in kept.items()}
     wrong = {label: off_diagonal(totals[label]) / len(group) for label, group in kept.items()}
     bounds = _bounds(max(mistakes.max() for mistakes in wrong.values()))
-    figure, parts = panels(0.9 + 3.1 * len(kept), rows=len(kept))
+    names = classes_of(runs)
+    chosen, some = _chosen(sum(m.sum(0) + m.sum(1) for m in wrong.values()))
+    classes = {int(i): names[i] for i in chosen}
+    figure, parts = panels(0.9 + _side(classes) * len(kept), rows=len(kept))
     said = []
     for axes, (label, group) in zip(parts, kept.items(), strict=True):
         counts, mistakes = totals[label], wrong[label]
-        _heatmap(axes, mistakes, noun, bounds, "YlOrBr", linked=linked)
-        for place, (right, size) in enumerate(zip(np.diag(counts), counts.sum(1), strict=True)):
+        _heatmap(axes, mistakes, classes, noun, bounds, "YlOrBr", linked=linked)
+        diagonal = zip(np.diag(counts)[chosen], counts.sum(1)[chosen], strict=True)
+        for place, (right, size) in enumerate(diagonal):
             axes.add_patch(Rectangle((place, place), 1, 1, fc="#dfe3e8", ec="#dddddd", lw=0.6))
             share = f"{100 * right / size:.1f}".replace("100.0", "100") if size else "–"
             middle = (place + 0.5, place + 0.5)
-            axes.annotate(share, middle, ha="center", va="center", color="#111111")
+            axes.annotate(share, middle, color="#111111", **_centred(classes))
         asked = counts.sum() / len(group)
         found = f"{with_n(label, group)}: {_brief(mistakes.sum()) or 0} of {asked:,.0f} wrong"
         axes.set_title(found, loc="left", size=10.5)
         true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
-        most = f"most often {true} taken for {taken} ({_brief(mistakes.max())})"
+        most = f"most often {names[true]} taken for {names[taken]} ({_brief(mistakes.max())})"
         said.append(f"{found}, {most if mistakes.any() else 'none'}")
     _colour_bar(parts, bounds, f"mistakes per run, {SPLITS[split]} images")
     diagonal = f"recalibrated; grey diagonal: accuracy of the {noun} in\u00a0%"
     alt = f"Confusion heatmaps, mistakes per run, {SPLITS[split]} images. {'; '.join(said)}."
-    return figure.described(alt, diagonal, left_out(runs))
+    return figure.described(alt, diagonal, some, left_out(runs))
 
 
 def _brief(value: float, sign: str = "") -> str:
@@ -334,16 +373,20 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     difference = per_run[1] - per_run[0]
     above = _bounds(np.abs(difference).max())[1:]
     bounds = [*(-bound for bound in reversed(above)), *above]
-    figure, parts = panels(4)
-    _heatmap(parts[0], difference, noun, bounds, "RdBu_r", "+")
+    names = classes_of(runs)
+    chosen, some = _chosen(np.abs(difference).sum(0) + np.abs(difference).sum(1))
+    classes = {int(i): names[i] for i in chosen}
+    figure, parts = panels(0.9 + _side(classes))
+    _heatmap(parts[0], difference, classes, noun, bounds, "RdBu_r", "+")
     _colour_bar(parts, bounds, f"more or fewer {SPLITS[split]} mistakes per run, recalibrated")
     title = f"{with_n(second, other)} minus {with_n(first, base)}"
-    parts[0].set_title(title, loc="left", size=10.5)
+    parts[0].set_title(textwrap.fill(title, 60), loc="left", size=10.5)
     true, answer = np.unravel_index(np.abs(difference).argmax(), difference.shape)
     return figure.described(
         f"Heatmap of the {SPLITS[split]} mistakes per run, recalibrated, of {second} minus those "
         f"of {first} (n = {len(other)} and {len(base)}): in all {difference.sum():+.1f}; most for "
-        f"{true} taken for {answer}, {difference[true, answer]:+.1f}.",
+        f"{names[true]} taken for {names[answer]}, {difference[true, answer]:+.1f}.",
+        some,
         left_out(runs),
     )
 
@@ -576,8 +619,12 @@ def grid(runs: Runs, measure: str = "loss") -> Figure:
 
 
 @remakable
-def architecture(config: Config) -> Figure:
-    """The config's network as `layers.layer_table` finds it: groups, blocks, and the shortcuts."""
-    from labkit.show.drawing import draw  # here: no other figure needs torch
+def architecture(config: Config, sizes: Sequence[int] | None = None) -> Figure:
+    """The config's network as `layers.layer_table` finds it: groups, blocks, and the shortcuts.
 
-    return draw(config)
+    `sizes` are `data.sizes` of the dataset, which for an own one means to load it.
+    """
+    from labkit.core import data  # here: no other figure needs torch
+    from labkit.show.drawing import draw
+
+    return draw(config, sizes or data.sizes(config.dataset))

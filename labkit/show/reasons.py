@@ -379,11 +379,11 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
                 continue
             alike = confidence == np.float32(common[0][0])
             silent = run.measure(f"{statistics}_silent")[alike].sum()
-            answers = sorted(set(run.predicted(statistics)[alike].tolist()))
+            answers = [run.classes[i] for i in sorted(set(run.predicted(statistics)[alike]))]
             lines.append(
                 f"**{label}, seed {run.config.seed}, {words}:** {alike.sum():,} of "
                 f"{len(confidence):,} test answers share the confidence {common[0][0]:.8f}, "
-                f"all “{'” or “'.join(map(str, answers))}”, {run.right(statistics)[alike].sum():,} "
+                f"all “{'” or “'.join(answers)}”, {run.right(statistics)[alike].sum():,} "
                 f"of them right. In {'all' if silent == alike.sum() else f'{silent:,}'} of them "
                 "every input of the last layer is exactly zero, so that its bias alone answers."
             )

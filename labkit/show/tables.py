@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit.core.config import DATASETS, Config, scale_name
+from labkit.core.config import Config, scale_name
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, plural
 from labkit.judge import claims, likeness, original, recipes, stats
@@ -22,12 +22,14 @@ from labkit.store.groups import (
     answered,
     answering,
     class_noun,
+    classes_of,
     divergences,
     finite,
     most_mistaken,
     off_diagonal,
     shares_of,
     total_confusion,
+    trained_on,
     unanswered,
 )
 from labkit.store.run import Run
@@ -126,7 +128,18 @@ def shares(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> 
     A frame, because its mean and range are missing, without a warning, where it has no row.
     """
     rows = [shares_of(run.counts(split, statistics)) for run in answering(group, statistics)]
-    return pd.DataFrame(rows, columns=[*map(str, range(10)), "total"], dtype=float)
+    classes = group[0].classes if len(group) else ()
+    return pd.DataFrame(rows, columns=[*classes, "total"], dtype=float)
+
+
+def total(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> pd.Series:
+    """The accuracy in percent of each run with answers."""
+    return shares(group, split, statistics).iloc[:, -1]  # by place: a class may be called so
+
+
+def class_names(group: Sequence[Run]) -> list[str | int]:
+    """What the classes are called in a table; one that is called by its number is a number."""
+    return [i if name == str(i) else name for i, name in enumerate(group[0].classes)]
 
 
 def _ends(group: Sequence[Run], split: str) -> tuple[pd.Series, pd.Series]:
@@ -330,15 +343,15 @@ def hardest(runs: Runs, most: int = 12) -> Table:
 
     By recalibrated answers.
     """
-    groups = answered(runs)
+    groups, names = answered(runs), class_names(next(iter(runs.values())))
     every = [run for group in groups.values() for run in group]
     rows = []
     for index, answers in most_mistaken(every, most).items():
         row = {
             "image": index,
-            "true": int(every[0].test_labels[index]),
+            "true": names[every[0].test_labels[index]],
             "wrong in": answers.total(),
-            "taken for": ", ".join(f"{digit} ({times}×)" for digit, times in answers.most_common()),
+            "taken for": ", ".join(f"{names[a]} ({times}×)" for a, times in answers.most_common()),
         }
         for label, group in groups.items() if len(groups) > 1 else ():
             row[label] = f"{sum(not run.right()[index] for run in group)} of {len(group)}"
@@ -391,7 +404,7 @@ def _numbers(chosen: np.ndarray, most: int) -> str:
 
 @remakable
 def per_class(runs: Runs, split: str = "test") -> Table:
-    """Accuracy of every digit and in total on "train" or "test", beside the original's table.
+    """Accuracy of every class and in total on "train" or "test", beside the original's table.
 
     `accuracy %` is recalibrated. With one such run `low` and `high` are its 95 % Wilson interval;
     with several they are the lowest and the highest seed, and `accuracy %` is the mean. Running
@@ -411,7 +424,7 @@ def per_class(runs: Runs, split: str = "test") -> Table:
                 columns[label, "inside"] = _inside(ours.round(2), np.round(theirs, 2))
     every = [run for group in runs.values() for run in group]
     sizes = np.max([run.counts(split, kind).sum(1) for run in every for kind in STATISTICS], axis=0)
-    index = pd.Index([*map(str, range(len(sizes))), "total"], name="class")
+    index = pd.Index([*classes_of(runs), "total"], name="class")
     frame = pd.DataFrame({name: list(values) for name, values in columns.items()}, index=index)
     frame.insert(0, ("", "images"), [*sizes, sizes.sum()])
     counted = answered(runs)
@@ -431,10 +444,10 @@ def summary(runs: Runs) -> Table:
     for label, group in runs.items():
         section = printed_runs.get(label)
         first, last = np.mean([run.history["loss"].iloc[[0, -1]] for run in group], axis=0)
-        test, (low, high) = shares(group, "test")["total"], _ends(group, "test")
+        test, (low, high) = total(group, "test"), _ends(group, "test")
         asked = max(run.counts("test").sum() for run in group)
         learnt, averaged = (
-            {f"{split} %": shares(group, split, kind)["total"].mean() for split in SPLITS}
+            {f"{split} %": total(group, split, kind).mean() for split in SPLITS}
             for kind in STATISTICS
         )
         theirs = {f"{split} %": (printed(section, split) or [np.nan])[-1] for split in SPLITS}
@@ -442,8 +455,8 @@ def summary(runs: Runs) -> Table:
         scatter = {
             "± seeds": test.std(),
             "± images": 100 * stats.deviation(test.mean() / 100, asked),
-            "from": low["total"],
-            "to": high["total"],
+            "from": low.iloc[-1],
+            "to": high.iloc[-1],
         }
         heads = {
             "here": {"n": len(group), "first loss": first, "last loss": last},
@@ -481,7 +494,7 @@ def lag(runs: Runs) -> Table:
         kept = answering(group)
         rows[label] = {("", "n"): len(kept)}
         for split, name in SPLITS.items():
-            learnt, averaged = (shares(kept, split, kind)["total"] for kind in STATISTICS)
+            learnt, averaged = (total(kept, split, kind) for kind in STATISTICS)
             hidden = learnt - averaged
             found = {"recalibrated %": learnt.mean(), "running averages %": averaged.mean()}
             found["difference"] = hidden.mean()
@@ -504,7 +517,7 @@ def work(runs: Runs) -> Table:
     for label, group in runs.items():
         config, updates = group[0].config, group[0].iteration_loss.shape[1]
         rows[label] = {
-            "images per epoch": DATASETS[config.dataset][0],
+            "images per epoch": trained_on(group[0]),
             "updates per epoch": updates,
             "updates in all": updates * config.epochs,
             "seconds per epoch": pd.concat([run.history["seconds"] for run in group]).median(),
@@ -520,13 +533,13 @@ def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> 
 
     By recalibrated answers.
     """
-    share = f"% of the {class_noun(group[0])}"
+    share, names = f"% of the {class_noun(group[0])}", class_names(group)
     counts = total_confusion(group, split)
     wrong = off_diagonal(counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     rows = [
-        (true, other, wrong[true, other], 100 * wrong[true, other] / counts[true].sum(),
-         wrong[other, true])
+        (names[true], names[other], wrong[true, other],
+         100 * wrong[true, other] / counts[true].sum(), wrong[other, true])
         for true, other in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[true, other]
     ]  # fmt: skip
@@ -540,12 +553,17 @@ def confused_pairs(group: Sequence[Run], split: str = "test", most: int = 8) -> 
 
 
 @remakable
-def layers(config: Config) -> Table:
-    """The layer table of the config's network, see `layers.layer_table`, with its totals."""
-    from labkit.core import model  # here: no other table needs torch
+def layers(config: Config, sizes: Sequence[int] | None = None) -> Table:
+    """The layer table of the config's network, see `layers.layer_table`, with its totals.
+
+    `sizes` are `data.sizes` of the dataset, which for an own one means to load it.
+    """
+    from labkit.core import data, model  # here: no other table needs torch
     from labkit.core.layers import layer_table
 
-    frame = layer_table(model.build(config))
+    channels, height, width, classes = sizes or data.sizes(config.dataset)
+    network = model.build(config, channels, classes, (height, width))
+    frame = layer_table(network, (channels, height, width))
     norms, weighted = frame["kind"] == "BatchNorm2d", frame["multiply_adds"] > 0
     shown = frame[weighted].set_index("name")
     shown = shown.assign(
@@ -565,7 +583,7 @@ def layers(config: Config) -> Table:
     titles["multiply_adds"] = "multiply-adds"
     usual = (weighted & ~frame["name"].str.contains("downsample")).sum()
     caption = (
-        f"The layers with weights, for one image of 28×28 pixels: {usual} weighted "
+        f"The layers with weights, for one image of {height}×{width} pixels: {usual} weighted "
         "layers by the usual count, which leaves out the shortcuts and the normalisations; can "
         "learn: the parameters that meet at least one pixel, not only the padding of small maps"
     )

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from labkit.core.measures import RECALIBRATED
+from labkit.core.config import DATASETS, MNIST
+from labkit.core.measures import RECALIBRATED, RUNNING
+from labkit.core.values import ConfigError
 from labkit.core.words import plural
 from labkit.store.run import Run, Runs
 
@@ -70,13 +72,34 @@ def left_out(runs: Runs) -> str:
     return "; ".join(filter(None, (divergences(runs), unanswered(runs))))
 
 
+def trained_on(run: Run) -> int:
+    """How many images an epoch has; of own images that of a run which diverged is not known: 0."""
+    own = run.counts("train", RUNNING).sum(), 0
+    return DATASETS.get(run.config.dataset, own)[0]
+
+
 def class_noun(run: Run) -> str:
     """What a class of the run's images is called."""
-    return "digit" if run.config.dataset in ("mnist", "mnist-5k") else "class"
+    return "digit" if run.config.dataset in MNIST else "class"
+
+
+def classes_of(runs: Runs) -> tuple[str, ...]:
+    """The names of the classes of all runs.
+
+    Raises:
+        ConfigError: they are not the same.
+    """
+    first, *others = dict.fromkeys(run.classes for group in runs.values() for run in group)
+    if others:
+        raise ConfigError(
+            f"the runs have the classes {', '.join(first)[:100]} and {', '.join(others[0])[:100]}; "
+            "class by class only runs of the same images can be compared."
+        )
+    return first
 
 
 def total_confusion(group: Sequence[Run], split: str, statistics: str = RECALIBRATED) -> np.ndarray:
-    """Confusion counts `[10, 10]` summed over the runs of one setting."""
+    """Confusion counts `[classes, classes]` summed over the runs of one setting."""
     return np.sum([run.counts(split, statistics) for run in group], axis=0)
 
 

@@ -20,8 +20,9 @@ import fastjsonschema
 import numpy as np
 from fastjsonschema import JsonSchemaValueException
 
-from labkit.core.config import DATASETS, Config, identity
+from labkit.core.config import DATASETS, DIGITS, MOST_IMAGES, Config, identity
 from labkit.core.measures import CONFIDENCE_EDGES
+from labkit.core.values import class_names
 from labkit.store.run import ALL_ARRAYS, ARRAYS
 
 MOST_ARRAYS = 2**28  # bytes of a record's arrays, packed, and of each when unpacked
@@ -75,6 +76,16 @@ def check(kind: str, content: dict[str, Any], name: str) -> Config:
             alike = row.keys() == history[0].keys()
             _need(alike, f"history[{number}]", [*row], "alike in all epochs")
             _need(row["epoch"] == number, f"history[{number}].epoch", row["epoch"], str(number))
+        classes = class_names("classes", content.get("classes", list(DIGITS)))
+        fits = len(classes) == len(DIGITS) or config.dataset not in DATASETS
+        _need(fits, "classes", classes, f"as many as {config.dataset} has")
+        for split, counts in content["confusion"].items():
+            _need(
+                {len(counts), *map(len, counts)} == {len(classes)},
+                f"confusion.{split}",
+                counts,
+                f"{len(classes)} × {len(classes)} counts",
+            )
         file = f"{name}-{content['arrays']['sha256'][:12]}.npz"
         _need(content["arrays"]["file"] == file, "arrays.file", content["arrays"]["file"], file)
     return config
@@ -112,7 +123,9 @@ def _description(part: dict[str, Any]) -> str:
     return part["description"]
 
 
-def unpack(packed: bytes, config: Config, layers: dict[str, list[str]]) -> dict[str, np.ndarray]:
+def unpack(
+    packed: bytes, config: Config, layers: dict[str, list[str]], classes: int
+) -> dict[str, np.ndarray]:
     """The arrays of a run of `config`, read without executing anything.
 
     Takes no more memory than such a run can need, whatever the archive says of itself.
@@ -120,11 +133,12 @@ def unpack(packed: bytes, config: Config, layers: dict[str, list[str]]) -> dict[
     Args:
         packed: an npz file.
         layers: the names of the layers along the axes of measures.
+        classes: how many there are.
 
     Raises:
         ValueError: it is damaged, or holds other arrays than such a run can have.
     """
-    train, test = DATASETS[config.dataset]
+    train, test = DATASETS.get(config.dataset, (MOST_IMAGES, MOST_IMAGES))
     exact = {"epochs": config.epochs, "right": 2, "bins": len(CONFIDENCE_EDGES) - 1}
     exact |= dict.fromkeys(LAYERS, 0) | {axis: len(names) for axis, names in layers.items()}
     most = {"answers": test, "images": train, "moments": MOST_MOMENTS}
@@ -136,7 +150,7 @@ def unpack(packed: bytes, config: Config, layers: dict[str, list[str]]) -> dict[
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             for name in ALL_ARRAYS:
                 if f"{name}.npy" in archive.namelist():
-                    found[name] = _array(name, archive, most, exact)
+                    found[name] = _array(name, archive, most, exact, classes)
     except MemoryError:
         raise
     except Exception as error:  # as many kinds as there are ways to spoil an archive
@@ -147,7 +161,7 @@ def unpack(packed: bytes, config: Config, layers: dict[str, list[str]]) -> dict[
 
 
 def _array(
-    name: str, archive: zipfile.ZipFile, most: dict[str, int], sizes: dict[str, int]
+    name: str, archive: zipfile.ZipFile, most: dict[str, int], sizes: dict[str, int], classes: int
 ) -> np.ndarray:
     """One array of an archive; adds the lengths of its axes to `sizes`, or finds them there."""
     kind, axes = ALL_ARRAYS[name].kind, ALL_ARRAYS[name].axes
@@ -171,8 +185,8 @@ def _array(
         )  # and no more, whatever the archive says of its size
     if len(content) != size:
         raise ValueError(f"{name} is not as long as it says")
-    if kind == "|u1" and max(content, default=0) > 9:
-        raise ValueError(f"{name} has a class above 9")
+    if kind == "|u1" and max(content, default=0) >= classes:
+        raise ValueError(f"{name} has a class above {classes - 1}")
     return np.frombuffer(content, dtype).reshape(shape).copy()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from labkit.core.config import TRAINING_VERSION, Config
+from labkit.core.config import DIGITS, TRAINING_VERSION, Config
 from labkit.core.log import plain
 from labkit.core.values import LabkitError
 from labkit.store.files import MOST_JSON, parse, read, version, write_atomically
@@ -59,6 +59,7 @@ class Record:
                 for row in run.history.to_dict("records")
             ],
             "confusion": {split: counts.tolist() for split, counts in run.confusion.items()},
+            **({"classes": list(run.classes)} if run.classes != DIGITS else {}),
             **({"layers": run.layers} if run.layers else {}),
             "provenance": run.provenance,
             "arrays": {"file": f"{run.digest}-{sha256[:12]}.npz", "sha256": sha256},
@@ -97,8 +98,8 @@ class Record:
 
     @classmethod
     def _unpacked(cls, text: bytes, packed: bytes, content: dict[str, Any], config: Config) -> Self:
-        layers = content.get("layers", {})
-        arrays = unpack(packed, config, layers)
+        layers, classes = content.get("layers", {}), content.get("classes", DIGITS)
+        arrays = unpack(packed, config, layers, len(classes))
         run = Run(
             config=config,
             data_sha256=content["data_sha256"],
@@ -108,6 +109,7 @@ class Record:
             checksum=content["sha256"],
             recorded=True,
             layers=layers,
+            classes=tuple(classes),
             **{name: arrays.pop(name) for name in ARRAYS},
             measures=arrays,
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 import numpy as np
 import pandas as pd
 
-from labkit.core.config import Config
+from labkit.core.config import DIGITS, Config
 from labkit.core.measures import MEASURES, RECALIBRATED, RUNNING, Measure, kept_as
 
 #: The columns of `Run.history` that every record has; a later one has those below as well.
@@ -40,9 +40,10 @@ class Run:
             (0..1; NaN where not measured), and the same two with `_recalibrated`. Between epochs
             the training accuracy is that of a fixed part of the images, see
             `measures.sample_size`, and not measured with running averages.
-        confusion: for "train" and "test" the counts `[10, 10]` by running averages, row true and
-            column predicted; "train_recalibrated" and "test_recalibrated" the others. All zero for
-            a run that diverged, which gives no answers (n = 0 below).
+        classes: what the labels stand for.
+        confusion: for "train" and "test" the counts `[classes, classes]` by running averages, row
+            true and column predicted; "train_recalibrated" and "test_recalibrated" the others. All
+            zero for a run that diverged, which gives no answers (n = 0 below).
         test_labels, test_predicted: classes of the test images, uint8 `[n]`; predicted by running
             averages, as `test_confidence`, the predicted class's softmax probability.
         provenance: date of the start, commit, versions, device, processor, threads, seconds;
@@ -64,6 +65,7 @@ class Run:
     provenance: dict[str, Any]
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
     layers: Mapping[str, list[str]] = field(default_factory=dict)
+    classes: tuple[str, ...] = DIGITS
     checksum: str = ""
     recorded: bool = False
 
@@ -79,8 +81,10 @@ class Run:
         return (int(places[0][0]), int(places[0][1])) if len(places) else None
 
     def counts(self, split: str, statistics: str = RECALIBRATED) -> np.ndarray:
-        """Confusion counts `[10, 10]` on "train" or "test"; all zero where there are no answers."""
-        return self.confusion.get(kept_as(split, statistics), np.zeros((10, 10), int))
+        """Confusion counts `[classes, classes]` on "train" or "test"; all zero where there are no
+        answers."""
+        none = np.zeros([len(self.classes)] * 2, int)
+        return self.confusion.get(kept_as(split, statistics), none)
 
     def predicted(self, statistics: str = RECALIBRATED) -> np.ndarray:
         """The class that each test image is taken for, uint8 `[n]`."""

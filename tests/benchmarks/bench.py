@@ -104,7 +104,7 @@ class Images(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         from PIL import Image
 
-        image = Image.fromarray(self.split.images[index].numpy(), mode="L")
+        image = Image.fromarray(self.split.images[index, 0].numpy(), mode="L")
         return self.transform(image), int(self.split.labels[index])
 
 
