@@ -78,7 +78,7 @@ def evaluate(model: nn.Module, data: Data, split: Split, normalization: str) -> 
     def note(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
         features[:] = inputs
 
-    last = last_linear(model, (1, *split.images.shape[1:]))
+    last = last_linear(model, split.images.shape[1:])
     with watching([last] if last else [], note), torch.no_grad():
         for images in split.images.split(BATCH):
             best.append(model(data.prepare(images, normalization)).softmax(1).max(1))

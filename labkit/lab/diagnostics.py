@@ -55,7 +55,7 @@ class Diagnostics:
         at = moments(updates, config.batch_size)
         self.rows = {update: row for row, update in enumerate(at)}
         self.activations = list(_activations(twin, data))
-        self.last = last_linear(twin, (1, *data.train.images.shape[1:]))
+        self.last = last_linear(twin, data.train.images.shape[1:])
         names = {module: name for name, module in twin.named_modules()}
         layers = {
             "weights": [name.removesuffix(".weight") for name in _weights(twin)],

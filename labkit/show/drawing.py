@@ -28,7 +28,7 @@ def draw(config: Config, sizes: Sequence[int]) -> Figure:
     rows = layer_table(network, (channels, *pixels))
     rows = rows.set_index(rows["name"].where(~rows["name"].duplicated(), ""))
     resnet = config.model in POOLED
-    lines = _blocks(rows) if resnet else _layers(rows)
+    lines = (_blocks if resnet else _layers)(rows, (channels, *pixels))
 
     figure = blank(0.95 * len(lines))
     axes = figure.add_subplot()
@@ -73,11 +73,13 @@ def draw(config: Config, sizes: Sequence[int]) -> Figure:
 Line = tuple[str, list[str], tuple[int, ...], list[str]]
 
 
-def _blocks(rows: pd.DataFrame) -> list[Line]:
-    """The lines of a ResNet."""
+def _blocks(rows: pd.DataFrame, image: tuple[int, ...]) -> list[Line]:
+    """The lines of a ResNet for an image of that shape."""
     blocks = dict.fromkeys(".".join(n.split(".")[:2]) for n in rows.index if "layer" in n)
     pooled = rows.kind.get("maxpool") == "MaxPool2d"
-    stem = ["image\n1×28×28", _conv(rows, "conv1")] + ["max-pool\n3×3, /2"] * pooled
+    stem = [f"image\n{'×'.join(map(str, image))}", _conv(rows, "conv1")] + [
+        "max-pool\n3×3, /2"
+    ] * pooled
     lines: list[Line] = [("conv1", stem, rows.output_shape["maxpool" if pooled else "conv1"], [])]
     for name, members in groupby(blocks, lambda block: block.split(".")[0]):
         for of in batched(members, 2):
@@ -89,10 +91,10 @@ def _blocks(rows: pd.DataFrame) -> list[Line]:
     return [*lines, ("output", end, rows.output_shape["avgpool"], [])]
 
 
-def _layers(rows: pd.DataFrame) -> list[Line]:
-    """The lines of any other network."""
+def _layers(rows: pd.DataFrame, image: tuple[int, ...]) -> list[Line]:
+    """The lines of any other network for an image of that shape."""
     drawn = rows[(rows.multiply_adds > 0) | rows.kind.str.contains("Pool")]
-    texts = [("", "image\n1×28×28", (1, 28, 28))]
+    texts = [("", f"image\n{'×'.join(map(str, image))}", image)]
     for name, row in drawn.iterrows():
         kind = row.kind.removesuffix("2d").replace("Conv", "conv").replace("Linear", "linear")
         kind = kind.replace("AdaptiveAvg", "Avg").replace("Pool", "-pool").lower()[:9]

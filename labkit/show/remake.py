@@ -49,9 +49,9 @@ def check(name: str, value: Any, kind: Any) -> None:
     Raises:
         ConfigError: says what it must be.
     """
-    groups = list(value.values()) if kind == Runs and isinstance(value, Mapping) else []
+    groups = list(value.values()) if isinstance(value, Mapping) else [None]
     allowed = ""
-    if kind == Runs and not (groups and all(map(_runs, groups))):
+    if kind == Runs and not (all(map(_runs, groups)) and (groups or name != "runs")):
         allowed = 'the runs by setting, as run_all gives them, such as {"baseline": [run]}'
     elif kind == Sequence[Run] and not _runs(value):
         allowed = "the runs of one setting as a list, such as [run]"
