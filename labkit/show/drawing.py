@@ -21,7 +21,7 @@ LINE, RISE = 1.25, 0.46  # from line to line, and of a shortcut above its block
 
 def draw(config: Config) -> Figure:
     """The config's network, read like lines of text: of a ResNet two blocks a line, of any other
-    five layers a line, in the order in which an image passes them."""
+    four layers a line, in the order in which an image passes them."""
     rows = layer_table(model.build(config))
     rows = rows.set_index(rows["name"].where(~rows["name"].duplicated(), ""))
     resnet = config.model in POOLED
@@ -102,7 +102,8 @@ def _layers(rows: pd.DataFrame) -> list[Line]:
         )
         texts.append((name, f"{kind}{what}\n{below}", row.output_shape))
     return [
-        (of[0][0] or of[1][0], [t for _, t, _ in of], of[-1][2], []) for of in batched(texts, 5)
+        (next((name for name, *_ in of if name), ""), [t for _, t, _ in of], of[-1][2], [])
+        for of in batched(texts, 4)
     ]
 
 
