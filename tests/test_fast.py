@@ -183,9 +183,9 @@ SIDES = st.integers(1, 7)
 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.integers(1, 3), st.integers(0, 3), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_live_taps_give_any_convolution(height, width, rows, columns, stride, padding, bias):
-    """Or are refused, and the network stays as it is."""
+    """Those that pad by more than half a kernel may stay as they are."""
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 2, (rows, columns), stride, padding, bias=bias).double()
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
@@ -198,9 +198,9 @@ def test_live_taps_give_any_convolution(height, width, rows, columns, stride, pa
     live = kernel.abs().sum((0, 1)) > 0
     places = [set(live.nonzero()[:, axis].tolist()) for axis in (0, 1)]
     assert all(found <= set(along) for found, along in zip(places, taps, strict=True))
-    if all(map(len, taps)):
-        ours = slimming.LiveConv2d(conv, x.shape[2:], y.shape[2:])
-        torch.testing.assert_close(ours(x), y)
+    slim = slimming.slim(nn.Sequential(copy.deepcopy(conv), nn.Flatten()), x.shape[1:])
+    torch.testing.assert_close(slim(x), y.flatten(1))
+    assert not slimming.left(slim) or 2 * padding >= min(rows, columns)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
