@@ -333,7 +333,7 @@ def _builds(function):
 # -------------------------------------------------------------------------------- in less time
 
 
-def forwards(model, images, monkeypatch=None):
+def forwards(model, images):
     logits = model.train()(images)
     F.cross_entropy(logits, torch.arange(len(images)) % 10).backward()
     return logits, {n: p.grad for n, p in model.named_parameters()}
@@ -358,6 +358,14 @@ def test_a_slim_network_of_ones_own_is_the_same_function_with_the_same_gradients
     assert list(state) == list(plain.state_dict())
     plain.load_state_dict(state)
     assert torch.allclose(plain.eval()(images), slim.eval()(images), rtol=0, atol=1e-12)
+
+
+def test_slim_takes_a_network_too_whose_last_layer_begins_at_zero(nets):
+    model = build(Config(model="nets:small"))
+    nn.init.zeros_(model[-1].weight)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert not slimming.left(slimming.slim(model))
+    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
 
 
 def looks(model, x):
