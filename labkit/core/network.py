@@ -70,8 +70,10 @@ def load(model: str) -> Callable[..., Any]:
         sys.path.insert(0, here := os.getcwd())  # for what it imports
         try:
             exec(compile(source, spec.origin, "exec"), vars(loaded))
-        except Exception as error:
+        except BaseException as error:
             del sys.modules[spec.name]
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             raise NetworkError(
                 f"model is {model!r}; its module must run without an error, and raised "
                 f"{type(error).__name__}: {error}."
