@@ -4,11 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torture
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from labkit.core import layers, train
 from labkit.core import model as models
-from labkit.core.config import Config
+from labkit.core.config import OPTIMIZERS, Config
 from labkit.lab import graphs
 from labkit.lab import slim as slimming
 from labkit.lab.training import training_steps
@@ -17,6 +19,8 @@ SETTINGS = {
     "base": Config(),
     "no max-pool": Config(max_pool=False, activation="tanh"),
     "sigmoid": Config(activation="sigmoid", init="default"),
+    "ResNet-34": Config(model="resnet34"),
+    "LeNet-5": Config(model="cnn"),
 }
 
 
@@ -41,7 +45,7 @@ def test_the_slim_model_is_the_same_function_with_the_same_gradients(small, name
     ):
         gradient = theirs.grad
         module = slim.get_submodule(key.rpartition(".")[0])
-        if isinstance(module, slimming.LiveConv2d):
+        if isinstance(module, slimming.LiveConv2d) and key.endswith("weight"):
             live = gradient[module.live].permute(0, 2, 3, 1)
             dead = gradient.clone()
             dead[module.live] = 0
@@ -51,7 +55,8 @@ def test_the_slim_model_is_the_same_function_with_the_same_gradients(small, name
         torch.testing.assert_close(ours.grad, gradient, rtol=1e-9, atol=1e-12)
     table = layers.layer_table(models.build(SETTINGS[name]))
     assert reduced == (table["parameters"] - table["can_learn"]).sum()
-    assert (reduced > 0) == SETTINGS[name].max_pool
+    assert (reduced > 0) == (name not in ("no max-pool", "LeNet-5"))
+    assert not slimming.left(slim)
     torch.testing.assert_close(slim.eval()(x[:7]), plain.eval()(x[:7]), rtol=0, atol=1e-10)
 
 
@@ -88,11 +93,14 @@ def test_a_state_dict_goes_either_way(small):
     assert all(torch.equal(again.state_dict()[key], trained[key]) for key in trained)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "momentum"])
-def test_the_fast_path_gives_the_plain_loops_losses(tiny, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "model"),
+    [*((name, "resnet18") for name in OPTIMIZERS), ("adam", "resnet34"), ("adam", "cnn")],
+)
+def test_the_fast_path_gives_the_plain_loops_losses(tiny, optimizer, model):
     # tanh, since a ReLU next to zero turns a rounding into another gradient
     settings = {"activation": "tanh", "lr": 0.0001, "batch_size": 24, "epochs": 2, "seed": 5}
-    config = Config(optimizer=optimizer, **settings)
+    config = Config(optimizer=optimizer, model=model, **settings)
     plain, slim = plain_and_slim(config)
     theirs, ours = (
         [loss.item() for loss in fit(model, train.make_optimizer(model, config), tiny, config)]
@@ -169,6 +177,30 @@ def test_where_all_pixels_meet_a_convolution_is_one_product(dtype):
         ours_dx, ours_dweight = torch.autograd.grad(ours(x), (x, ours.weight), g)
         torch.testing.assert_close(ours_dx, dx)
         torch.testing.assert_close(ours_dweight, dkernel[ours.live].permute(0, 2, 3, 1))
+
+
+SIDES = st.integers(1, 7)
+
+
+@given(SIDES, SIDES, SIDES, SIDES, st.integers(1, 3), st.integers(0, 3), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_live_taps_give_any_convolution(height, width, rows, columns, stride, padding, bias):
+    """Those that pad by more than half a kernel may stay as they are."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 2, (rows, columns), stride, padding, bias=bias).double()
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    try:
+        y = conv(x)
+    except RuntimeError:  # the kernel is larger than the padded map
+        return
+    taps = layers.live_taps(conv, x.shape[2:], y.shape[2:])
+    (kernel,) = torch.autograd.grad(y.square().sum(), conv.weight, retain_graph=True)
+    live = kernel.abs().sum((0, 1)) > 0
+    places = [set(live.nonzero()[:, axis].tolist()) for axis in (0, 1)]
+    assert all(found <= set(along) for found, along in zip(places, taps, strict=True))
+    slim = slimming.slim(nn.Sequential(copy.deepcopy(conv), nn.Flatten()), x.shape[1:])
+    torch.testing.assert_close(slim(x), y.flatten(1))
+    assert not slimming.left(slim) or 2 * padding >= min(rows, columns)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -21,9 +21,12 @@ def gradients(model, images):
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
-def test_equal_to_torchvisions_with_copied_weights_either_way(images, ours_first):
-    ours = ResNet(channels=3, classes=1000)
-    theirs = torchvision.models.resnet18()
+@pytest.mark.parametrize(
+    ("name", "blocks"), {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}.items()
+)
+def test_equal_to_torchvisions_with_copied_weights_either_way(images, ours_first, name, blocks):
+    ours = ResNet(blocks=blocks, channels=3, classes=1000)
+    theirs = getattr(torchvision.models, name)()
     source, target = (ours, theirs) if ours_first else (theirs, ours)
     target.load_state_dict(source.state_dict())
     for mode in (True, False):
@@ -32,6 +35,30 @@ def test_equal_to_torchvisions_with_copied_weights_either_way(images, ours_first
     assert ours_grads.keys() == theirs_grads.keys()
     for name in ours_grads:
         torch.testing.assert_close(ours_grads[name], theirs_grads[name])
+
+
+def test_resnet34_is_built_with_its_blocks():
+    theirs = torchvision.models.resnet34(num_classes=10)
+    theirs.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    theirs.load_state_dict(build(Config(model="resnet34")).state_dict())
+
+
+@pytest.mark.parametrize(("channels", "classes", "pixels"), [(1, 10, (28, 28)), (3, 4, (32, 24))])
+def test_lenet_is_the_stack_of_layers_that_textbooks_print(channels, classes, pixels):
+    config = Config(model="cnn", activation="sigmoid")
+    ours = build(config, channels=channels, classes=classes, pixels=pixels)
+    height, width = ((side // 2 - 4) // 2 for side in pixels)
+    theirs = nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2, 2),
+        nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2, 2), nn.Flatten(),
+        nn.Linear(16 * height * width, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid(),
+        nn.Linear(84, classes),
+    )  # fmt: skip
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    images = torch.randn(6, channels, *pixels, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ours(images), theirs(images))
+    if channels == 1:  # LeCun et al. 1998 have 60,000: they connect not every map to every other
+        assert sum(p.numel() for p in ours.parameters()) == 61_706
 
 
 def test_structure_is_what_the_original_describes():
@@ -52,6 +79,43 @@ def test_structure_is_what_the_original_describes():
         if isinstance(module, nn.Conv2d | nn.Linear) and "downsample" not in name
     ]
     assert len(weighted) == 18
+
+
+@pytest.mark.parametrize("model", ["resnet34", "cnn"])
+def test_layer_tables_of_other_networks_count_like_torchs_own_counters(model):
+    network = build(Config(model=model))
+    table = layer_table(network)
+    assert table["parameters"].sum() == sum(p.numel() for p in network.parameters())
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 1, 28, 28))
+    assert 2 * table["multiply_adds"].sum() == counter.get_total_flops()
+
+
+def test_a_layer_table_counts_whatever_a_network_has():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, (3, 5), groups=3, dilation=2, padding="same", bias=True)
+            self.mixing = nn.Linear(12, 12)  # used twice, of every row of the maps
+            self.memory = nn.LSTM(12, 4, batch_first=True)
+            self.shift = nn.Parameter(torch.zeros(4))
+            self.unused = nn.Linear(5, 5)
+
+        def forward(self, x):
+            x = self.mixing(self.mixing(self.conv(x)))
+            return self.memory(x.mean(1))[0][:, -1] + self.shift
+
+    network = Network()
+    table = layer_table(network, (3, 12, 12))
+    assert table["parameters"].sum() == sum(p.numel() for p in network.parameters())
+    with FlopCounterMode(display=False, depth=2) as counter:
+        network(torch.zeros(1, 3, 12, 12))
+    counted = counter.get_flop_counts()
+    rows = table.drop_duplicates("name").set_index("name")
+    assert 2 * rows.multiply_adds["conv"] == sum(counted["Network.conv"].values())
+    assert 4 * rows.multiply_adds["mixing"] == sum(counted["Network.mixing"].values())
+    assert rows.parameters["other parameters"] == 4 + 30
+    assert rows.kernel["conv"] == "3×5" and rows.output_shape["conv"] == (6, 12, 12)
 
 
 @pytest.mark.parametrize("max_pool", [True, False])

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from labkit.core.config import Config
 from labkit.core.data import Data, Split
-from labkit.core.layers import last_linear, watching
+from labkit.core.layers import watching, weighted
 from labkit.core.measures import (
     CONFIDENCE_EDGES,
     RECALIBRATED,
@@ -73,27 +74,26 @@ NO_ANSWERS: Answers = dict.fromkeys(
 def evaluate(model: nn.Module, data: Data, split: Split, normalization: str) -> Predictions:
     """Predictions of `model` for `split`, both on one device; leaves it in evaluation mode."""
     model.eval()
-    best, silent, features = [], [], []
+    best, silent, latest = [], [], []
 
-    def note(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
-        features[:] = inputs
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Any) -> None:
+        latest[:] = inputs if isinstance(module, nn.Linear) else ()
 
-    last = last_linear(model, split.images.shape[1:])
-    with watching([last] if last else [], note), torch.no_grad():
+    with watching(weighted(model), note), torch.no_grad():
         for images in split.images.split(BATCH):
             best.append(model(data.prepare(images, normalization)).softmax(1).max(1))
-            silent += map(all_zero, features)
+            silent += map(all_zero, latest)  # what reached the last layer, if it is a linear one
     return Predictions(
         labels=split.labels.to(torch.uint8).cpu().numpy(),
         predicted=torch.cat([top.indices for top in best]).to(torch.uint8).cpu().numpy(),
         confidence=torch.cat([top.values for top in best]).float().cpu().numpy(),
-        silent=torch.cat(silent).to(torch.uint8).cpu().numpy() if last else None,
+        silent=torch.cat(silent).to(torch.uint8).cpu().numpy() if silent else None,
     )
 
 
 def all_zero(features: Tensor) -> Tensor:
-    """For which images all features `[n, features]` are exactly zero, bool `[n]`."""
-    return (features == 0).all(1)
+    """For which images all features `[n, ...]` are exactly zero, bool `[n]`."""
+    return (features == 0).flatten(1).all(1)
 
 
 def twin_of(model: nn.Module) -> nn.Module:

@@ -9,6 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+#: Of a call of a module the module's name, the module, and the shapes that go in and come out.
+Call = tuple[str, nn.Module, torch.Size, torch.Size]
+
 
 def live_taps(conv: nn.Conv2d, size: torch.Size, outputs: torch.Size) -> list[range]:
     """The rows and the columns of a convolution's kernel that ever meet a pixel.
@@ -52,15 +55,12 @@ def watching(
             hook.remove()
 
 
-def probe(
-    model: nn.Module, input_shape: tuple[int, int, int]
-) -> list[tuple[str, nn.Module, torch.Size, torch.Size]]:
+def probe(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Call]:
     """Every call of a module without children, in order, for an image of `input_shape` (C, H, W).
 
-    Of each call the module's name, the module, and the shapes that go in and come out, without
-    the batch; of several tensors the first one's.
+    The shapes are without the batch; of several tensors the first one's.
     """
-    calls: list[tuple[str, nn.Module, torch.Size, torch.Size]] = []
+    calls: list[Call] = []
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -85,13 +85,10 @@ def _first(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def last_linear(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Linear | None:
-    """The linear layer that gives the logits; None if it is another kind of layer."""
-    weighted = [
-        call for call in probe(model, input_shape) if any(True for _ in call[1].parameters())
-    ]
-    _, last, before, _ = weighted[-1] if weighted else (None,) * 4
-    return last if isinstance(last, nn.Linear) and len(before) == 1 else None
+def weighted(model: nn.Module) -> list[nn.Module]:
+    """The modules without children that have parameters."""
+    leaves = (module for module in model.modules() if not any(module.children()))
+    return [module for module in leaves if any(True for _ in module.parameters())]
 
 
 def layer_table(model: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> pd.DataFrame:

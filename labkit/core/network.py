@@ -63,29 +63,32 @@ def load(model: str) -> Callable[..., Any]:
             f"model is {model!r}; it must be the source that {_find(module)} holds, which by now "
             f"has the checksum {now}. Put it back, or name {module}:{function} to train anew."
         )
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # for what the module imports
     # Under a name of its own: a module of that name may have been loaded from an older source.
     spec = spec_from_file_location(f"{module}@{sha256}", _find(module))
     if spec.name not in sys.modules:
         loaded = sys.modules[spec.name] = module_from_spec(spec)
+        sys.path.insert(0, here := os.getcwd())  # for what it imports
         try:
             exec(compile(source, spec.origin, "exec"), vars(loaded))
-        except Exception as error:
+        except BaseException as error:
             del sys.modules[spec.name]
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             raise NetworkError(
                 f"model is {model!r}; its module must run without an error, and raised "
                 f"{type(error).__name__}: {error}."
             ) from error
+        finally:
+            sys.path.remove(here)
     if not callable(found := getattr(sys.modules[spec.name], function, None)):
         raise NetworkError(f"model is {model!r}; {spec.origin} must have a function {function}.")
     return found
 
 
 def _find(module: str) -> Path | None:
-    """The file of a module, on `sys.path` or in the current folder; nothing is imported."""
+    """The file of a module, in the current folder or on `sys.path`; nothing is imported."""
     importlib.invalidate_caches()  # it may have been written just now
-    spec, places = None, [*sys.path, os.getcwd()]
+    spec, places = None, [os.getcwd(), *sys.path]
     for name in itertools.accumulate(module.split("."), "{}.{}".format):
         spec = PathFinder.find_spec(name, places) if places else None
         places = spec and spec.submodule_search_locations

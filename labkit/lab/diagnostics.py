@@ -1,6 +1,6 @@
 """What is measured in the course of a training, and when; `core.measures` defines each measure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from labkit.core.config import Config
 from labkit.core.data import Data
 from labkit.core.evaluate import Population, all_zero, norms_of, take_over
-from labkit.core.layers import last_linear, probe, watching
+from labkit.core.layers import Call, probe, watching, weighted
 from labkit.core.measures import MEASURES
 from labkit.core.train import batch_loss
 from labkit.lab import streams
@@ -54,8 +54,10 @@ class Diagnostics:
         self.model, self.twin, self.data, self.config = model, twin, data, config
         at = moments(updates, config.batch_size)
         self.rows = {update: row for row, update in enumerate(at)}
-        self.activations = list(_activations(twin, data))
-        self.last = last_linear(twin, data.train.images.shape[1:])
+        calls = probe(twin, data.train.images.shape[1:])
+        self.activations = list(_activations(calls))
+        *_, last = [None, *(call[1] for call in calls if call[1] in weighted(twin))]
+        self.last = [last] if isinstance(last, nn.Linear) else []
         names = {module: name for name, module in twin.named_modules()}
         layers = {
             "weights": [name.removesuffix(".weight") for name in _weights(twin)],
@@ -94,7 +96,7 @@ class Diagnostics:
 
         with (
             watching(norms_of(self.twin), population.note),
-            watching([self.last] if self.last else [], note_features),
+            watching(self.last, note_features),
             watching({module for _, module in self.activations}, note_activation),
         ):
             found = self._pass_probe(done)
@@ -191,11 +193,11 @@ def _kind(activation: nn.Module) -> str:
     return "saturated" if isinstance(activation, nn.Sigmoid | nn.Tanh) else ""
 
 
-def _activations(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module]]:
+def _activations(calls: Iterable[Call]) -> Iterator[tuple[str, nn.Module]]:
     """Every call of an activation that has a measure, in order, named by the layer with weights
     that comes before it."""
     name = ""
-    for called, module, _, _ in probe(model, data.train.images.shape[1:]):
+    for called, module, _, _ in calls:
         if any(parameter.ndim > 1 for parameter in module.parameters()):
             name = called
         elif _kind(module):

@@ -24,6 +24,7 @@ from papermill.exceptions import PapermillException
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from labkit.core.network import own
 from labkit.core.values import LabkitError
 from labkit.report import build
 from labkit.report.page import PageSection, body, export, extracts, own_cells, render, unrun
@@ -41,12 +42,18 @@ KINDS = {
     module.__name__.rpartition(".")[2]: module
     for module in (tables, conclusions, plots, reasons, overview, gallery)
 }
+#: What builds a network, and of the user's own would run whatever is in its module.
+BUILDING = ("tables.layers", "plots.architecture")
 HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
 MANIFEST_TAG = {"name": "lab-report-manifest"}
 
 
 class Missing(Exception):
     """A record that a page was made from is not to be had; the verdict says why."""
+
+
+class Unsafe(Exception):
+    """What would run somebody's own code is not made again; the text is whose."""
 
 
 @dataclass
@@ -265,6 +272,9 @@ class Remaking:
         try:
             made = again(call, self.find)
             bundle = made._repr_mimebundle_()
+        except Unsafe as whose:
+            said = f"{place}: not made again, since that would run the code of {whose}."
+            self.verdict.missing.append(said)
         except Missing:
             checked["not made again, for want of their records"] += 1
         except StoreError as error:
@@ -324,6 +334,7 @@ def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figur
     """The table, text or figure that a call describes, made anew.
 
     Raises:
+        Unsafe: it would run code of the user's own.
         ValueError: it names no function that makes any.
     """
     if not isinstance(made, dict) or not {"made by", "from"} <= set(made):
@@ -332,7 +343,10 @@ def again(made: Any, find: Any) -> tables.Table | conclusions.Text | plots.Figur
     function = getattr(KINDS.get(module), name, None)
     if not hasattr(function, "__wrapped__"):  # one that `remake.remakable` has wrapped
         raise ValueError(f"{made['made by']!r} makes nothing")
-    return function(**{key: remake.decode(value, find) for key, value in made["from"].items()})
+    given = {key: remake.decode(value, find) for key, value in made["from"].items()}
+    if made["made by"] in BUILDING and own(given["config"].model):
+        raise Unsafe(given["config"].model)
+    return function(**given)
 
 
 def same_drawing(one: Tag, other: Tag) -> bool:

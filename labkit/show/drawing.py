@@ -21,7 +21,7 @@ LINE, RISE = 1.25, 0.46  # from line to line, and of a shortcut above its block
 
 def draw(config: Config, sizes: Sequence[int]) -> Figure:
     """The config's network for images of these `data.sizes`, read like lines of text: of a ResNet
-    two blocks a line, of any other five layers a line, in the order in which an image passes
+    two blocks a line, of any other four layers a line, in the order in which an image passes
     them."""
     channels, *pixels, classes = sizes
     network = model.build(config, channels, classes, tuple(pixels))
@@ -107,7 +107,8 @@ def _layers(rows: pd.DataFrame, image: tuple[int, ...]) -> list[Line]:
         )
         texts.append((name, f"{kind}{what}\n{below}", row.output_shape))
     return [
-        (of[0][0] or of[1][0], [t for _, t, _ in of], of[-1][2], []) for of in batched(texts, 5)
+        (next((name for name, *_ in of if name), ""), [t for _, t, _ in of], of[-1][2], [])
+        for of in batched(texts, 4)
     ]
 
 

@@ -50,7 +50,7 @@ def measured(runs: Runs, *names: str) -> dict[str, list[Run]]:
     """
     found = {}
     for label, group in finite(runs).items():
-        kept = [run for run in group if all(run.measure(name).size for name in names)]
+        kept = [run for run in group if all(np.isfinite(run.measure(n)).any() for n in names)]
         most = max((len(run.measure(names[0])) for run in kept), default=0)
         if kept := [run for run in kept if len(run.measure(names[0])) == most]:
             found[label] = kept
@@ -229,6 +229,8 @@ def _first_and_last(
     for axes, (when, moment) in zip(parts, MOMENTS.items(), strict=True):
         for label, values, style in styled(found, "marker", "ls"):
             now = values[moment]
+            if np.isnan(now).any():  # not all layers took part then
+                continue
             places = np.arange(len(now)) if alike else np.linspace(0, 1, len(now))
             axes.plot(places, now, lw=1.5, ms=5, label=label, **style)
             first, last, most = (format(value, form) for value in (now[0], now[-1], now.max()))
@@ -295,6 +297,8 @@ def reaching_words(runs: Runs) -> Text:
         for kind, what in INACTIVE.items():
             if measured({label: group}, kind):
                 values, layers = by_layer(group, kind), group[0].layers["activations"]
+                if np.isnan(values[[0, -1]]).any():
+                    continue
                 line += (
                     f"; {of_all(values[0].mean())} of all {what} then and "
                     f"{of_all(values[-1].mean())} at the last moment (mean of the layers)"

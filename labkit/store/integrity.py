@@ -51,7 +51,9 @@ def check(kind: str, content: dict[str, Any], name: str) -> Config:
         config = Config(**settings)
     except ValueError as error:
         raise ValueError(f"config: {str(error).rstrip('.')}") from None
-    named = identity(config.to_dict(), content["recipe"], content["data_sha256"])
+    stated = settings.get("model", config.model)
+    _need(stated == config.model, "config.model", stated, "a network and its source's checksum")
+    named = identity(settings, content["recipe"], content["data_sha256"])
     if named != name:
         raise ValueError(
             "it is of another run than its name says: its config, recipe or data_sha256 belong to "
