@@ -14,7 +14,7 @@ from labkit.core.values import LabkitError
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
-PARAMETER = "A notebook's parameter, such as: -p lr 0.05. May be repeated."
+PARAMETER = "A notebook's parameter, such as: -p lr 0.05 -p dataset mnist-5k. May be repeated."
 PATH = click.Path(path_type=Path)
 MOST_SHOWN = 20  # of the places where something is wrong
 MOST_NAMED = 200  # characters of a file's name in a sentence
