@@ -32,7 +32,7 @@ def cli() -> None:
 @click.argument("folder", type=PATH)
 def new(folder: Path) -> None:
     """Lay out a lab of your own in FOLDER: a notebook, its claims, and a README."""
-    from labkit.report.build import lay_out
+    from labkit.report.layout import lay_out
 
     lay_out(folder)
     print(f"{folder / 'README.md'} says how to go on; to begin with: labkit report {folder}")
