@@ -17,7 +17,7 @@ BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_S
 YES = "Do not ask before what takes more than ten minutes."
 WHERE = "Let Dask train: local, slurm, or a scheduler's address, such as tcp://host:8786."
 FIELD = "A setting of all runs, such as: -p optimizer sgd. May be repeated."
-PARAMETER = "A notebook's parameter, such as: -p lr 0.05. May be repeated."
+PARAMETER = "A notebook's parameter, such as: -p lr 0.05 -p dataset mnist-5k. May be repeated."
 PATH = click.Path(path_type=Path)
 MOST_SHOWN = 20  # of the places where something is wrong
 MOST_NAMED = 200  # characters of a file's name in a sentence
@@ -35,7 +35,7 @@ def cli() -> None:
 @click.argument("folder", type=PATH)
 def new(folder: Path) -> None:
     """Lay out a lab of your own in FOLDER: a notebook, its claims, and a README."""
-    from labkit.report.build import lay_out
+    from labkit.report.layout import lay_out
 
     lay_out(folder)
     print(f"{folder / 'README.md'} says how to go on; to begin with: labkit report {folder}")

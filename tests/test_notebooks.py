@@ -13,13 +13,14 @@ import pytest
 from alterations import RECORDS
 
 from labkit.core.values import ConfigError
-from labkit.report.build import NOTEBOOKS, notebook_folder
+from labkit.report.build import find_notebooks, notebook_folder
 from labkit.report.notebook import assigned, check_injected
 from labkit.report.verify import source
 from labkit.show.figure import SVG
 
 FOLDER = notebook_folder()
-PATHS = [FOLDER / f"{name}.ipynb" for name in NOTEBOOKS]
+NOTEBOOKS = find_notebooks()
+PATHS = list(NOTEBOOKS.values())
 
 
 def cells(path: Path, kind: str) -> list[nbformat.NotebookNode]:

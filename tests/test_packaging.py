@@ -59,7 +59,7 @@ def test_the_readmes_example_works_as_written(monkeypatch):
         )
 
     monkeypatch.setattr("labkit.lab.experiment.training_steps", training)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
     assert list(names["runs"]) == [

@@ -475,8 +475,9 @@ def made_of(
     return old_report(tmp_path / "out")
 
 
-def execute_here(name: str, values: dict[str, object], target: Path) -> str:
+def execute_here(path: Path, values: dict[str, object], target: Path) -> str:
     """`build.execute` without a kernel."""
+    name = path.stem
     executed, scope, reason = source(name, values), {}, ""
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, start=1):
@@ -638,8 +639,8 @@ def test_the_appendix_is_not_compared_with_the_other_runs():
 def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
     plans = {}
 
-    def execute(name, values, target):
-        plans[name] = values
+    def execute(path, values, target):
+        plans[path.stem] = values
         return "It was not run."
 
     monkeypatch.setattr(build, "execute", execute)

@@ -37,7 +37,6 @@ from labkit.store.folder import Store, StoreError
 
 PAGE = "lab-report.html"
 MANIFEST = "manifest.json"
-LAB = Path(__file__).parent / "lab"  # what `lay_out` copies
 UNFINISHED = "unfinished"  # the folder of a report until it is complete
 EVIDENCE = "lab-report-files"  # begins the name of the folder that a page's evidence is in
 STOPPED = "The report was stopped while it ran."
@@ -75,17 +74,6 @@ def find_notebooks(places: Sequence[Path] = ()) -> dict[str, Path]:
                 )
             found[path.stem] = path.absolute()
     return found
-
-
-def lay_out(folder: Path) -> None:
-    """Write a lab of one's own into a folder: a notebook, its claims, and what to do with them.
-
-    Raises:
-        LabkitError: the folder is not empty.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise LabkitError(f"{folder} is not empty; a new lab needs a folder of its own.")
-    shutil.copytree(LAB, folder, dirs_exist_ok=True)
 
 
 def write_report(

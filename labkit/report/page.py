@@ -256,8 +256,10 @@ def render(
     smoke = any(call["from"].get("smoke") for call in calls)
     config = page_config(notebooks, runs.values(), smoke)
     scale = "smoke" if smoke else scale_name(config)
-    compared, others = grouped(runs.values(), config)
     own = own_settings(sections, notebooks, runs, config)
+    compared, others = grouped(runs.values(), config)
+    listed = {run.digest for group in own.values() for run in group}
+    others = {k: [run for run in g if run.digest not in listed] for k, g in others.items()}
     numbers = set().union(*(part.claims for part in sections))
     judged = [one for one in claims.judgements(compared) if one.claim.number in numbers]
     pairs = own_claims(calls, runs)
@@ -275,7 +277,7 @@ def render(
     own_summary = [tables.summary(own)] if own and judged else []
     head += own_summary
     dates = written["started"], written["finished"]
-    head += [tables.provenance({**compared, **others}, *dates)] if runs else []
+    head += [tables.provenance({**own, **compared, **others}, *dates)] if runs else []
     findings = {}
     for part in sections:
         text = overview.own_finding(own_claims(part.calls, runs))
