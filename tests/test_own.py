@@ -181,7 +181,7 @@ def twice(root):
         (spoilt(classes=LONG[:3]), "labels from 0 to 9 to train on; they must be from 0 to 2"),
         (spoilt(classes=("a", "a")), "2 to 256 different names"),
         (spoilt(classes=("a", "<b>")), "2 to 256 different names"),
-        (spoilt(train_labels=np.arange(80) * 4), "2 to 256 different names"),
+        (spoilt(train_labels=np.arange(80) * 4**20), "2 to 256 different names"),
         (spoilt(train_images=np.zeros((3, 20, 24), "u1"), train_labels=np.arange(3)),
          "has 3 images to train on; there must be 8 to"),
     ],
