@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 
+import alterations
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ from labkit.core.config import DATASETS, OWN, Config
 from labkit.core.layers import probe
 from labkit.core.values import ConfigError, DataError
 from labkit.lab.slim import slim
-from labkit.report.verify import images_of
+from labkit.report.verify import images_of, verify
 from labkit.show import overview
 from labkit.store.audit import record_problems
 from labkit.store.folder import DamagedError, Store, load
@@ -275,6 +276,36 @@ def test_a_run_is_kept_with_its_classes_and_read_without_the_images(kind, folder
         assert np.array_equal(pixels, images[index])  # as they are, and in colour
     without = gallery.mistakes([kept], None)
     assert re.sub('src="[^"]*"', 'src=""', shown.html) == without.html
+
+
+CELLS = [
+    "# 3.1 Flowers",
+    "dataset, epochs = 'own:flowers', 1",
+    "from labkit import Config, conclusions, gallery, notebook, plots, run_all, tables\n"
+    "base = Config(dataset=dataset, epochs=epochs)\nruns = run_all({'baseline': base})",
+    "plots.architecture(base, notebook.sizes(base))",
+    "tables.layers(base, notebook.sizes(base))",
+    "tables.per_class(runs)",
+    "plots.confusion(runs, linked=True)",
+    "gallery.mistakes(runs['baseline'], notebook.test_images(base))",
+    "conclusions.claim(3, runs)",
+]
+
+
+def test_a_page_of_own_images_is_verified_with_and_without_them(folder, monkeypatch):
+    write_folder(folder / "flowers")
+    page = alterations.short_report(folder.parent / "short", CELLS, "own:flowers")
+    text = page.read_text()
+    assert "<h1>ResNet-18 on own:flowers</h1>" in text and "3×32×32" in text
+    assert "for one image of 32×32 pixels" in text and "daisy" in text
+    monkeypatch.setattr("labkit.report.build.notebook_folder", lambda: folder.parent / "short")
+    for left in (0, 1):
+        verdict = verify(page)
+        assert verdict.problems == verdict.missing == []
+        shrunk = verdict.checked["of these by their words alone, for want of the images"]
+        assert shrunk == left * (' src="data:' in text)
+        shutil.rmtree(folder, ignore_errors=True)
+        data.load.cache_clear()
 
 
 def overlap(labels):
