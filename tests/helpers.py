@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from labkit.core.config import Config
+from labkit.core.config import DIGITS, Config
 from labkit.lab.training import finish, training_steps
 from labkit.store.checkpoint import Checkpoint
 from labkit.store.integrity import ARRAYS, record_sha256
@@ -34,22 +34,23 @@ def made_up_run(
     wrong_running: dict[tuple[int, int], int] | None = None,
     recalibrated: bool = True,
     images: int = 100,
+    classes: tuple[str, ...] = DIGITS,
     **settings: object,
 ) -> Run:
-    """A run with the given epoch losses, and so many `images` of each digit in either split.
+    """A run with the given epoch losses, and so many `images` of each class in either split.
 
     `wrong[true, predicted]` answers of each split are wrong (`wrong_train` of the training images,
     if given), with either kind of statistics (`wrong_running` by running averages, if given); all
     others are right. Without `recalibrated` the record is from before there were such answers.
     """
-    labels = np.repeat(np.arange(10, dtype=np.uint8), images)
+    labels = np.repeat(np.arange(len(classes), dtype=np.uint8), images)
 
     def answers(mistakes):
         predicted = labels.copy()
         for (true, answer), times in (mistakes or {}).items():
             free = np.flatnonzero((labels == true) & (predicted == true))
             predicted[free[:times]] = answer
-        counts = np.zeros((10, 10), dtype=int)
+        counts = np.zeros([len(classes)] * 2, dtype=int)
         np.add.at(counts, (labels, predicted), 1)
         return predicted, counts
 
@@ -80,6 +81,7 @@ def made_up_run(
     return Run(
         config=Config(epochs=len(losses), **settings),
         data_sha256="made up",
+        classes=classes,
         iteration_loss=np.repeat(np.float32(losses)[:, None], 4, axis=1),
         history=pd.DataFrame(history),
         confusion=confusion,

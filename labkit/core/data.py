@@ -92,7 +92,7 @@ def load(dataset: str) -> Data:
     `mnist-5k` is part of the package: 5,000 of MNIST's training images, 400 of each digit to train
     on and 100 to test on; mnist-5k.md names their source. The others come from `data_folder()`,
     where torchvision downloads them if they are missing; those whose name begins with "own:" are
-    the user's, see `own.read`.
+    the user's, see `own`.
 
     Raises:
         DataError: the images are neither on disk nor to be downloaded, or are damaged.

@@ -8,6 +8,7 @@ import numpy as np
 
 from labkit.core.config import MOST_IMAGES, OWN
 from labkit.core.values import ConfigError, DataError, class_names
+from labkit.core.words import SPLITS
 
 FEWEST = 8  # training images: the diagnostics draw four batches of them
 MOST_CHANNELS = 16
@@ -38,7 +39,7 @@ def read(name: str, folder: Path) -> tuple[Splits, tuple[str, ...]]:
         )
     path = found[0]
     splits, classes = _folder(path) if path.is_dir() else _arrays(path)
-    for (images, labels), split, least in zip(splits, ("train", "test"), (FEWEST, 1), strict=True):
+    for (images, labels), split, least in zip(splits, SPLITS, (FEWEST, 1), strict=True):
         if not least <= len(images) <= MOST_IMAGES:
             raise DataError(
                 f"{path} has {len(images):,} images to {split} on; there must be {least} to "
@@ -56,11 +57,11 @@ def _folder(root: Path) -> tuple[Splits, tuple[str, ...]]:
     from torchvision.datasets import ImageFolder  # here, since it takes a second
 
     try:
-        train, test = (ImageFolder(root / split) for split in ("train", "test"))
+        train, test = (ImageFolder(root / split) for split in SPLITS)
         classes = class_names(f"{root / 'train'}, its folders,", train.classes)
     except (OSError, ConfigError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{root} has not a folder of images for every class ({said}).") from error
+        said = f"{root} has not a folder of images for every class ({_said(error)})."
+        raise DataError(said) from error
     if odd := set(train.classes) ^ set(test.classes):
         raise DataError(
             f"{root}/train and {root}/test must have the same classes; only one of them has "
@@ -77,15 +78,18 @@ def _decoded(samples: Sequence[tuple[str, int]], first: str) -> tuple[np.ndarray
     for place, (path, _) in enumerate(samples):
         found = _pixels(path)
         if found.shape != wanted:
-            one, other = (f"{w}×{h} {'colour' if c > 1 else 'grey'}" for c, h, w in
-                          (found.shape, wanted))  # fmt: skip
             raise DataError(
-                f"{path} is {one}, and {first} {other} (width×height); all images must have one "
-                "size and be all grey or all colour. With PIL, "
+                f"{path} is {_form(found.shape)}, and {first} {_form(wanted)} (width×height); all "
+                "images must have one size and be all grey or all colour. With PIL, "
                 "Image.open(path).convert('RGB').resize((64, 64)).save(path) makes an image so."
             )
         images[place] = found
     return images, np.array([label for _, label in samples], np.int64)
+
+
+def _form(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{width}×{height} {'colour' if channels > 1 else 'grey'}"
 
 
 def _pixels(path: str) -> np.ndarray:
@@ -100,7 +104,7 @@ def _pixels(path: str) -> np.ndarray:
                 return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
             reason = f"its mode is {image.mode}; it must be grey or RGB, with eight bits"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error)
+        reason = _said(error)
     raise DataError(f"{path} cannot be read as an image ({reason}).")
 
 
@@ -108,44 +112,42 @@ def _arrays(path: Path) -> tuple[Splits, tuple[str, ...]]:
     """The content of an npz file; nothing in it is executed."""
     try:
         with np.load(path) as arrays:
-            names = [f"{split}_{what}" for split in ("train", "test") for what in PARTS]
-            parts = {name: arrays[name] for name in names}
+            given = [(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in SPLITS]
             named = arrays["classes"].tolist() if "classes" in arrays else None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}).") from error
-    splits = [_split(path, *(parts[f"{split}_{what}"] for what in PARTS), split)
-              for split in ("train", "test")]  # fmt: skip
-    shapes = [images.shape[1:] for images, _ in splits]
-    if shapes[0] != shapes[1]:
-        raise DataError(f"{path} has images {shapes[0]} to train on and {shapes[1]} to test on.")
+        raise DataError(f"{path} cannot be read ({_said(error)}).") from error
+    splits = [_split(f"{path}, {split}", *pair) for split, pair in zip(SPLITS, given, strict=True)]
+    one, other = (images.shape[1:] for images, _ in splits)
+    if one != other:
+        raise DataError(f"{path} has images {one} to train on and {other} to test on.")
     if named is None:
-        named = [str(label) for label in range(max(labels.max() for _, labels in splits) + 1)]
+        highest = min(256, max(labels.max() for _, labels in splits))  # of which 256 is refused
+        named = [str(label) for label in range(highest + 1)]
     try:
         return splits, class_names(f"{path}, its array classes,", named)
     except ConfigError as error:
         raise DataError(str(error)) from error
 
 
-PARTS = ("images", "labels")
-
-
-def _split(
-    path: Path, images: np.ndarray, labels: np.ndarray, split: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _split(place: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Arrays of an npz file as a network takes them."""
-    place = f"{path}, {split}_"
     last = images.shape[3] if images.ndim == 4 else 1
     good = images.ndim in (3, 4) and images.size and last <= MOST_CHANNELS
     if images.dtype != np.uint8 or not good:
         raise DataError(
-            f"{place}images is {images.dtype}{list(images.shape)}; it must be uint8 with the axes "
+            f"{place}_images is {images.dtype}{list(images.shape)}; it must be uint8 with the axes "
             f"[n, height, width] or [n, height, width, channels], of at most {MOST_CHANNELS} "
             "channels."
         )
     if labels.dtype.kind not in "iu" or labels.size != len(images):
         raise DataError(
-            f"{place}labels is {labels.dtype}{list(labels.shape)}; it must be a whole number for "
+            f"{place}_labels is {labels.dtype}{list(labels.shape)}; it must be a whole number for "
             f"each of the {len(images):,} images."
         )
     planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(planes), labels.reshape(-1).astype(np.int64)
+
+
+def _said(error: Exception) -> str:
+    """The first line of what went wrong."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -67,9 +67,8 @@ def flag(name: str, value: Any) -> bool:
 def class_names(name: str, value: Any) -> tuple[str, ...]:
     """2 to 256 different names of classes, which can stand on a page as they are; else a
     `ConfigError`."""
-    good = isinstance(value, list | tuple) and 2 <= len(value) <= 256
-    if not good or not all(isinstance(n, str) and CLASS_NAME.fullmatch(n) for n in value):
-        good = False
+    listed = isinstance(value, list | tuple) and 2 <= len(value) <= 256
+    good = listed and all(isinstance(name, str) and CLASS_NAME.fullmatch(name) for name in value)
     if not good or len(set(value)) < len(value):
         raise ConfigError(
             f"{name} is {repr(value)[:200]}; it must be 2 to 256 different names of at most 60 "

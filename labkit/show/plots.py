@@ -368,12 +368,11 @@ def confusion_difference(runs: Runs, split: str = "test") -> Figure:
     noun, pair = class_noun(next(iter(runs.values()))[0]), list(answered(runs).items())[:2]
     if len(pair) < 2:
         return nothing("Mistakes of two settings, recalibrated: no two settings left.", runs)
-    (first, base), (second, other) = pair
+    (first, base), (second, other), names = *pair, classes_of(runs)
     per_run = [off_diagonal(total_confusion(group, split)) / len(group) for group in (base, other)]
     difference = per_run[1] - per_run[0]
     above = _bounds(np.abs(difference).max())[1:]
     bounds = [*(-bound for bound in reversed(above)), *above]
-    names = classes_of(runs)
     chosen, some = _chosen(np.abs(difference).sum(0) + np.abs(difference).sum(1))
     classes = {int(i): names[i] for i in chosen}
     figure, parts = panels(0.9 + _side(classes))

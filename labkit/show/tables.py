@@ -412,6 +412,7 @@ def per_class(runs: Runs, split: str = "test") -> Table:
     """
     columns: dict[tuple[str, str], Any] = {}
     printed_runs = original.beside(runs)
+    index = pd.Index([*classes_of(runs), "total"], name="class")
     for label, group in runs.items():
         ours, theirs = shares(group, split), printed(printed_runs.get(label), split)
         low, high = _ends(group, split)
@@ -424,7 +425,6 @@ def per_class(runs: Runs, split: str = "test") -> Table:
                 columns[label, "inside"] = _inside(ours.round(2), np.round(theirs, 2))
     every = [run for group in runs.values() for run in group]
     sizes = np.max([run.counts(split, kind).sum(1) for run in every for kind in STATISTICS], axis=0)
-    index = pd.Index([*classes_of(runs), "total"], name="class")
     frame = pd.DataFrame({name: list(values) for name, values in columns.items()}, index=index)
     frame.insert(0, ("", "images"), [*sizes, sizes.sum()])
     counted = answered(runs)

@@ -7,7 +7,7 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,16 +41,16 @@ CELLS = [
 ]
 
 
-def short_report(folder: Path) -> Path:
-    """Write a report of one notebook, `CELLS`, which lies beside it; the page."""
+def short_report(folder: Path, cells: Sequence[str] = CELLS, dataset: str = "mnist-5k") -> Path:
+    """Write a report of one notebook of these cells, which lies beside it; the page."""
     folder.mkdir(parents=True, exist_ok=True)
     made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
-    for text in CELLS:
+    for text in cells:
         new = nbformat.v4.new_markdown_cell if text[0] == "#" else nbformat.v4.new_code_cell
         made.cells.append(new(text))
     made.cells[1].metadata["tags"] = ["parameters"]
     nbformat.write(made, folder / "03_lr.ipynb")
-    plans = {"03_lr": {"dataset": "mnist-5k", "epochs": 1}}
+    plans = {"03_lr": {"dataset": dataset, "epochs": 1}}
     with (
         mock.patch.dict(os.environ, {"LABKIT_RUNS": f"{folder / 'runs'}{os.pathsep}{RECORDS}"}),
         mock.patch.object(build, "notebook_folder", lambda: folder),
