@@ -15,6 +15,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -199,17 +200,22 @@ def run_notebooks(
     draft: Path,
     started: str,
 ) -> list[PageSection]:
-    """Run every notebook; after each, page and manifest in `draft` say how far it is."""
+    """Run every notebook; after each, while the next one runs, page and manifest in `draft` are
+    brought up to how far it is."""
     sections: list[PageSection] = []
-    write_draft(draft, paths, plans, sections, started)
-    for number, (name, values) in enumerate(plans.items(), start=1):
-        print(f"[{number}/{len(plans)}] {name}", flush=True)
-        target = draft / "notebooks" / f"{name}.ipynb"
-        if reason := execute(paths[name], values, target):
-            print(reason, flush=True)
-        executed = nbformat.read(target, as_version=4) if target.is_file() else None
-        sections.append(export(name, executed, reason))
-        write_draft(draft, paths, plans, sections, started)
+    draft = draft.absolute()  # papermill changes the folder of this process
+    with ThreadPoolExecutor(1) as aside:
+        writing = aside.submit(write_draft, draft, paths, plans, [], started)
+        for number, (name, values) in enumerate(plans.items(), start=1):
+            print(f"[{number}/{len(plans)}] {name}", flush=True)
+            target = draft / "notebooks" / f"{name}.ipynb"
+            if reason := execute(paths[name], values, target):
+                print(reason, flush=True)
+            executed = nbformat.read(target, as_version=4) if target.is_file() else None
+            sections.append(export(name, executed, reason))
+            writing.result()
+            writing = aside.submit(write_draft, draft, paths, plans, list(sections), started)
+        writing.result()
     return sections
 
 
