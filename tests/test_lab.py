@@ -1,5 +1,6 @@
 """A lab of one's own: laid out, reported and verified, by the words of the README."""
 
+import json
 import os
 import re
 import shlex
@@ -9,12 +10,25 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import scipy.stats
+import torch
+from alterations import RECORDS
 from bs4 import BeautifulSoup
+from helpers import made_up_run
 
 import labkit
+from labkit import Claim, ConfigError, conclusions, plots, read_claims, tables
+from labkit.core import config
+from labkit.core.train import make_optimizer
 from labkit.core.values import LabkitError
+from labkit.judge import claims, original
+from labkit.judge.claims import FAILS, HOLDS
+from labkit.judge.own import verdicts_on
 from labkit.report import build
+from labkit.report.verify import verify
+from labkit.show.remake import decode
 
 ROOT = Path(__file__).parent.parent
 SECTION = (ROOT / "README.md").read_text().split("## Your own question\n")[1].split("\n## ")[0]
@@ -99,3 +113,139 @@ def test_notebooks_are_found_by_folder_and_by_name(tmp_path):
     ):
         with pytest.raises(LabkitError, match=said):
             build.find_notebooks(places)
+
+
+def seeds(*courses, **settings):
+    """A run for each course of losses, with the seeds 0, 1, ..."""
+    return [made_up_run(losses=c, seed=seed, **settings) for seed, c in enumerate(courses)]
+
+
+RUNS = {
+    "a": seeds((0.9, 0.30), (1.1, 0.28), (1.0, 0.33)),
+    "m": seeds((0.7, 0.17), (0.8, 0.15), (0.7, 0.20), optimizer="momentum"),
+}
+CLAIM = {"name": "m", "says": "So.", "first": {"optimizer": "momentum"}, "expects": "less"}
+
+
+def test_a_claim_of_ones_own_is_judged_by_welchs_test():
+    logs = [[np.log(r.history["loss"]).mean() for r in RUNS[key]] for key in ("m", "a")]
+    p = scipy.stats.ttest_ind(*logs, equal_var=False).pvalue
+    reversed_ = Claim(**CLAIM | {"name": "r", "expects": "more"})
+    found = verdicts_on([(Claim(**CLAIM), RUNS), (reversed_, RUNS)])
+    (part,), (other,) = (one.parts for one in found)
+    assert part.p == pytest.approx(p) and (part.verdict, other.verdict) == (HOLDS, FAILS)
+    assert (
+        part.brief == f"its loss is typically {np.exp(np.subtract(*logs).mean()):.2f} times as high"
+    )
+    held, failed = claims.corrected(found)
+    assert held[2] == pytest.approx(2 * p) and failed[3] is (False if 2 * p < 0.05 else None)
+    table = tables.own_ledger([(Claim(**CLAIM), RUNS), (reversed_, RUNS)]).frame
+    assert list(table["verdict"]) == [HOLDS, FAILS] and list(table["n"]) == [3, 3]
+
+
+def test_the_size_of_a_claim_is_held_against_what_one_more_run_would_give():
+    ends = [[claims.last_loss(r) for r in RUNS[key]] for key in ("m", "a")]
+    for size in (0.13, 0.5):
+        claim = Claim(**CLAIM | {"measure": "last loss", "size": size})
+        (part,) = verdicts_on([(claim, RUNS)])[0].parts
+        assert part.size.startswith("inside: −0.13" if size == 0.13 else "outside: −0.5")
+        assert part.numbers.mean == pytest.approx(np.mean(ends[0]) - np.mean(ends[1]))
+        assert "the claimed size is" in str(conclusions.claim(claim, RUNS))
+    (part,) = verdicts_on([(Claim(**CLAIM | {"size": 0.6}), RUNS)])[0].parts
+    assert part.size.startswith("inside: 0.60 times against 0.")
+
+
+def test_accuracies_need_runs_that_differ_in_what_the_claim_names_alone():
+    def wrong(count, **settings):
+        return [made_up_run(wrong={(1, 2): count + s}, seed=s, **settings) for s in range(3)]
+
+    runs = {"a": wrong(9), "m": wrong(40, optimizer="momentum")}
+    for split in ("test", "training"):
+        claim = Claim(**CLAIM | {"measure": f"{split} accuracy"})
+        (part,) = verdicts_on([(claim, runs)])[0].parts
+        assert part.verdict == HOLDS and part.numbers.mean == pytest.approx(-3.1)
+    other = {"a": wrong(9), "m": wrong(40, optimizer="momentum", lr=0.1)}
+    assert verdicts_on([(claim, other)]) == []
+    assert "do not suffice" in str(conclusions.claim(claim, other))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"first": {"optimiser": "sgd"}}, "Did you mean 'optimizer'"),
+        ({"first": {"seed": 1}}, "a field in first of claim 'm' is 'seed'"),
+        ({"first": {"lr": "fast"}}, "lr is 'fast'; it must be a number above 0"),
+        ({"first": "momentum"}, "it must name fields of Config"),
+        ({"first": {"optimizer": "adam"}}, "are the same"),
+        ({"measure": "speed"}, "measure of claim 'm' is 'speed'; it must be one of log-loss area"),
+        ({"expects": "fewer"}, "must be one of less, more"),
+        ({"size": 2}, "must be below 1"),
+        ({"size": -1}, "a number above 0"),
+        ({"name": ""}, "a claim needs one with a letter"),
+    ],
+)
+def test_a_claim_that_cannot_be_judged_is_a_sentence(change, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Claim(**CLAIM | change)
+
+
+def test_claims_are_read_from_a_file_and_stored_as_json(tmp_path):
+    path = tmp_path / "claims.toml"
+    path.write_text('[m]\nsays = "So."\nfirst = {optimizer = "momentum"}\nexpects = "less"\n')
+    (claim,) = read_claims(path).values()
+    assert claim == Claim(**CLAIM)
+    stored = json.loads(json.dumps(conclusions.claim(claim, RUNS).call["from"], sort_keys=True))
+    assert decode(stored["number"], None) == claim
+    for text, said in (
+        ('[m]\nsays = "So."\n', "must be a table with expects, first, says"),
+        ("[m", "cannot be read"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            read_claims(path)
+    with pytest.raises(ConfigError, match="cannot be read \\(No such file"):
+        read_claims(tmp_path / "none.toml")
+
+
+OWN = """
+from labkit import Claim, Config, conclusions, plots, run_all, vary
+runs = run_all(vary(Config(epochs=1), lr=[0.01, 0.1]))
+claim = Claim(name='fast', says='Fast is worse.', first={'lr': 0.1}, expects='more')
+conclusions.claim(claim, runs)
+"""
+
+
+def test_a_notebook_of_ones_own_without_parameters_is_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", os.pathsep.join(map(str, [tmp_path / "runs", RECORDS])))
+    made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+    made.cells = [nbformat.v4.new_markdown_cell("# Fast"), nbformat.v4.new_code_cell(OWN.strip())]
+    nbformat.write(made, tmp_path / "fast.ipynb")
+    with pytest.raises(ConfigError, match="no parameter 'epochs'"):
+        build.write_report(tmp_path / "out", [tmp_path / "fast.ipynb"], epochs=3)
+    page = build.write_report(tmp_path / "out", [tmp_path / "fast.ipynb"])
+    verdict = verify(page)
+    assert (verdict.problems, verdict.missing) == ([], [])
+    text = page.read_text("utf-8")
+    ids = [tag["id"] for tag in BeautifulSoup(text, "html.parser").find_all(id=True)]
+    assert "claim-fast" in ids and len(set(ids)) == len(ids)
+    page.write_text(text.replace(" times as high", "7 times as high", 1))
+    assert any("times as high" in problem for problem in verify(page).problems)
+    page.write_text(text)
+    shutil.rmtree(build.evidence(page))
+    assert verify(page).problems == [] and len(verify(page).missing) == 2
+
+
+def test_the_original_is_beside_nothing_that_it_never_varied():
+    usual = {"a": [made_up_run()], "b": [made_up_run(activation="gelu")]}
+    assert set(original.beside(usual)) == {"a"}
+    assert original.beside(usual | {"c": [made_up_run(optimizer="sgd")]}) == {}
+    assert "original" in plots.loss_by_epoch(usual).alt
+    assert "original" not in plots.loss_by_epoch(RUNS).alt + tables.summary(RUNS).html()
+
+
+def test_an_optimizer_is_one_line(monkeypatch):
+    monkeypatch.setitem(config.OPTIMIZERS, "rms", ("RMSprop", {"momentum": 0.5}, "RMSprop"))
+    model = torch.nn.Linear(2, 1)
+    made = make_optimizer(model, config.Config(optimizer="rms", lr=0.3, weight_decay=0.1))
+    same = torch.optim.RMSprop(model.parameters(), lr=0.3, weight_decay=0.1, momentum=0.5)
+    assert type(made) is type(same) and made.defaults == same.defaults

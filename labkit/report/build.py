@@ -264,7 +264,7 @@ def write_draft(
     started: str,
 ) -> None:
     """Write the page as far as it is, and then the manifest that goes with it."""
-    own = {name for name in plans if paths[name].parent != notebook_folder().absolute()}
+    own = {name for name in plans if paths[name].parent.resolve() != notebook_folder().resolve()}
     states = [(part.status, part.reason) for part in sections] + [("partial", STOPPED)]
     states += [("not run", "")] * len(plans)
     notebooks = {
