@@ -25,6 +25,7 @@ from labkit.core.values import LabkitError
 from labkit.judge.original import SECTIONS
 from labkit.lab import cost, experiment, task, workers
 from labkit.lab.training import threads
+from labkit.report import notebook
 from labkit.report.build import write_report
 from labkit.store.folder import Store, StoreWarning, lock_of
 from labkit.store.record import DamagedError, Record
@@ -175,6 +176,17 @@ def test_what_another_process_trains_is_awaited_and_not_sent_away(own_store, mon
     assert sorted(asked) == [1, 2] and [run.recorded for run in runs[""]] == [True, False, False]
 
 
+def test_a_damaged_record_is_set_aside_before_its_run_is_sent_away(own_store, monkeypatch):
+    record = record_of(Config(epochs=1, lr=0.02))
+    monkeypatch.setattr(workers, "train_one", lambda request: (record.text, record.packed))
+    own_store.mkdir()
+    (own_store / f"{record.run.digest}.json").write_text("{")
+    with ThreadPoolExecutor(1) as executor, pytest.warns(StoreWarning, match="set aside"):
+        experiment.run_all({"": record.run.config}, executor=executor, log="none")
+    assert len(list(own_store.glob("*.damaged-*"))) == 1
+    assert torture.same(Store().get(record.run.digest), record.run)
+
+
 class NeverDone(Executor):
     """Takes runs, and never trains them."""
 
@@ -305,6 +317,17 @@ def test_only_a_terminal_is_asked_and_only_for_long(monkeypatch, capsys):
     assert not asked and capsys.readouterr().out == "Much.\nMuch.\nLittle.\n"
     cost.agreed(601, "Much", yes=False)
     assert asked == ["Much. Train them?"]
+
+
+def test_what_a_notebook_trains_at_least_follows_from_its_parameters(monkeypatch):
+    values = {"dataset": "mnist-5k", "epochs": 3, "seeds": "2", "lr": 0.1, "device": "cpu"}
+    expected = {Config(epochs=3, lr=lr, seed=seed) for lr in (0.01, 0.1) for seed in (0, 1)}
+    assert set(notebook.trained(values)) == expected
+    assert notebook.trained({"device": "cpu"}) == []
+    values |= {"activations": "relu gelu"}
+    assert {config.activation for config in notebook.trained(values)} == {"relu", "gelu"}
+    monkeypatch.setenv("LABKIT_SMOKE", "1")
+    assert {(c.epochs, c.seed) for c in notebook.trained(values)} == {(1, 0)}
 
 
 def test_images_that_are_not_to_be_had_are_named_before_the_first_notebook(
