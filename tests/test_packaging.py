@@ -11,13 +11,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINNED = [Requirement(line) for line in PROJECT["optional-dependencies"]["pinned"]]
+EXTRAS = PROJECT["optional-dependencies"]
+PINNED = [Requirement(line) for line in EXTRAS["pinned"]]
 
 
 def test_every_dependency_is_pinned_to_a_version_that_it_allows():
     pins = {canonicalize_name(pin.name): pin for pin in PINNED}
     assert len(pins) == len(PINNED)
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
+    for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["cluster"]:
         wanted = Requirement(line)
         (pin,) = pins[canonicalize_name(wanted.name)].specifier
         assert pin.operator == "==", line

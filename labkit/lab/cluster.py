@@ -61,7 +61,8 @@ def local(runs: int, device: str) -> Any:
     own = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in named] or [{}] * processes(runs)
     # Loopback, since whoever reaches a scheduler can run anything.
     place = {"host": "127.0.0.1", "dashboard": False}
-    workers = [{"nthreads": 1, "memory_limit": None, "env": env, **place} for env in own]
+    usual = {"nthreads": 1, "memory_limit": None, "silence_logs": logging.ERROR}
+    workers = [usual | place | {"env": env} for env in own]
     return SpecCluster(
         scheduler={"cls": Scheduler, "options": place | {"port": 0}},
         workers={i: {"cls": Nanny, "options": options} for i, options in enumerate(workers)},

@@ -15,11 +15,11 @@ from labkit.core.model import build
 from labkit.core.network import own
 from labkit.lab import cost, workers
 from labkit.lab.progress import Log, shown
-from labkit.lab.reuse import ALWAYS, recorded, retrain_before, valid
+from labkit.lab.reuse import ALWAYS, recorded, retrain_before, undamaged, valid
 from labkit.lab.training import Steps, finish, threads, training_steps
 from labkit.store.checkpoint import SUFFIX, Checkpoint
-from labkit.store.folder import Store, StoreWarning, set_aside
-from labkit.store.record import DamagedError, StoreError
+from labkit.store.folder import Store, StoreWarning
+from labkit.store.record import StoreError
 from labkit.store.run import Run, utc_now
 
 
@@ -83,11 +83,7 @@ def run_steps(
             sentence = f"{error} Until then the run is trained in memory and not kept."
             warnings.warn(sentence, StoreWarning, stacklevel=2)
             return (yield from training_steps(config, datasets.load(config.dataset), where, log))
-        try:
-            older = store.get(digest)  # again: another process may have trained it meanwhile
-        except DamagedError as error:
-            set_aside(error)
-            older = None
+        older = undamaged(store, digest)  # again: another process may have trained it meanwhile
         if older and valid(older, before):
             return reuse(older, checkpoint, log)
         # What a retraining may go on from is only what it has begun itself.

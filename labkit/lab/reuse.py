@@ -4,7 +4,7 @@ import contextlib
 from datetime import UTC, datetime
 
 from labkit.core.values import ConfigError, flag
-from labkit.store.folder import Store
+from labkit.store.folder import Store, set_aside
 from labkit.store.record import DamagedError
 from labkit.store.run import Run, utc_now
 
@@ -22,6 +22,15 @@ def recorded(store: Store, digest: str, before: str) -> Run | None:
         found = store.get(digest)
         return found if found and valid(found, before) else None
     return None
+
+
+def undamaged(store: Store, digest: str) -> Run | None:
+    """The run that is kept under this name; a damaged one is set aside, and must be claimed."""
+    try:
+        return store.get(digest)
+    except DamagedError as error:
+        set_aside(error)
+        return None
 
 
 def retrain_before(retrain: bool | str) -> str:

@@ -20,7 +20,7 @@ from labkit.core.config import Config
 from labkit.core.log import plain, say
 from labkit.core.values import LabkitError
 from labkit.lab.progress import REPORT, Log, home, images
-from labkit.lab.reuse import recorded, retrain_before
+from labkit.lab.reuse import retrain_before, undamaged, valid
 from labkit.lab.task import STOPPED, WARNING, train_one
 from labkit.lab.training import Steps, deterministic, interrupt
 from labkit.store.checkpoint import SUFFIX, Checkpoint
@@ -153,7 +153,8 @@ def sent(
             named = asked(config)
             with contextlib.suppress(BusyError):
                 claims[config].enter_context(store.claim(named["digest"], log, wait))
-                if found := recorded(store, named["digest"], before):  # meanwhile
+                found = undamaged(store, named["digest"])
+                if found and valid(found, before):  # trained by another process meanwhile
                     runs[config] = found
                     claims[config].close()
                 else:

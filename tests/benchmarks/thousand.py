@@ -5,7 +5,9 @@ seeds, each with other losses: what listing, finding and showing cost does not d
 were trained.
 
     python tests/benchmarks/thousand.py FOLDER
-    LABKIT_RUNS=FOLDER labkit report notebooks/03_lr.ipynb --scale quick --epochs 1 --seeds 500
+
+With LABKIT_RUNS=FOLDER and `labkit.report.build.NOTEBOOKS = ("03_lr",)`, the page of section 3 is
+`write_report(..., scale="quick", epochs=1, seeds=500)`.
 """
 
 import dataclasses
