@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labkit
-from labkit import notebook, recipes
+from labkit import notebook, recipes, run_all
 from labkit.core.config import Config, vary
 from labkit.core.values import ConfigError, LabkitError, names
 from labkit.store import inventory
@@ -202,6 +202,7 @@ def test_what_differs_from_a_default_is_said():
 GROWN = """
 import json, sys
 from labkit import recipes
+from labkit import run_all
 from labkit.core.config import Config
 from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
@@ -288,6 +289,9 @@ def test_a_grid_has_every_combination():
         (lambda: vary(Config(), activation="tanh"), "activation is 'tanh'; it must be a list"),
         (lambda: vary(Config()), "nothing to vary"),
         (lambda: vary(Config(), lr=[]), "nothing to vary"),
+        (lambda: run_all(Config()), r"settings is a Config; .*is for run\(config\)"),
+        (lambda: run_all([Config()]), "settings is a list; it must be configs by name"),
+        (lambda: run_all({}), "settings is {}; it must be configs by name"),
     ],
 )
 def test_a_wrong_call_gets_a_sentence(call, said):

@@ -50,7 +50,7 @@ def edit(path: Path, block: str) -> None:
         notebook.cells += [cell for cell in cells if cell not in notebook.cells]
         nbformat.write(notebook, path)
     else:  # the last field of `Config`, and the last line of `batch_loss`
-        places = {"config": r"(?=\n    def __post_init__)", "train": r"    return F.cross_.*\n"}
+        places = {"config": r"(?=\n    def __new__)", "train": r"    return F.cross_.*\n"}
         text, times = re.subn(places[path.stem], lambda _: block, path.read_text())
         assert times == 1
         path.write_text(text)
@@ -233,6 +233,21 @@ def test_a_notebook_of_ones_own_without_parameters_is_verified(tmp_path, monkeyp
     page.write_text(text)
     shutil.rmtree(build.evidence(page))
     assert verify(page).problems == [] and len(verify(page).missing) == 2
+
+
+def test_parameters_of_ones_own_are_what_they_are_called(tmp_path):
+    """A learning rate of labkit's notebooks is compared with the baseline's, one's own need not."""
+    made = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    )
+    made.cells = [nbformat.v4.new_code_cell("lr: float = 0.01\nours: int = 3\nrate: str = 'x'")]
+    made.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(made, tmp_path / "own.ipynb")
+    paths = build.find_notebooks([tmp_path / "own.ipynb"])
+    given = {"lr": "0.01", "ours": "5", "rate": "slow"}
+    assert build.plan(paths, {}, given) == {"own": given}
+    with pytest.raises(ConfigError, match="lr is '0'; it must be a number above 0"):
+        build.plan(paths, {}, {"lr": "0"})
 
 
 def test_the_original_is_beside_nothing_that_it_never_varied():

@@ -21,7 +21,7 @@ from labkit.core.evaluate import twin_of
 from labkit.core.model import build
 from labkit.core.network import NetworkError
 from labkit.core.values import ConfigError
-from labkit.lab import experiment, workers
+from labkit.lab import cost, experiment, workers
 from labkit.lab import slim as slimming
 from labkit.lab.diagnostics import Diagnostics
 from labkit.report import verify
@@ -281,6 +281,7 @@ def test_processes_find_the_module_where_this_one_does(nets, monkeypatch, tmp_pa
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(workers, "WORTH", 0)
+    monkeypatch.setattr(cost, "WORTH", 0)  # it says so
     monkeypatch.setattr(workers, "processes", lambda runs: 2)
     config = Config(model="nets:dropping", epochs=1, batch_size=500, epoch_accuracy=False)
     runs = experiment.run_all({"it": config}, seeds=2, device="cpu")["it"]

@@ -251,7 +251,7 @@ BAD = [
     (["-p", "lr", "0"], "lr is '0'", "a number above 0"),
     (["-p", "lr", "nan"], "lr is 'nan'", "a number above 0"),
     (["-p", "lr", "fast"], "lr is 'fast'", "a number above 0"),
-    (["-p", "lr", "0.01"], "lr is '0.01' twice", "must differ"),
+    (["-p", "lr", "0.01"], "lr is '0.01'", "must differ from the baseline's"),
     (["-p", "batch_size", "2.5"], "batch_size is '2.5'", "a whole number"),
     (["-p", "batch_size", "59999"], "batch_size is 59999", "single image"),
     (["--epochs", "0"], "epochs is '0'", "a whole number of 1 or more"),

@@ -13,6 +13,7 @@ from labkit.core.device import find_device
 from labkit.core.log import say
 from labkit.core.model import build
 from labkit.core.network import own
+from labkit.core.values import ConfigError
 from labkit.lab import cost, workers
 from labkit.lab.progress import Log, shown
 from labkit.lab.reuse import ALWAYS, recorded, retrain_before, undamaged, valid
@@ -134,9 +135,15 @@ def run_all(
             copy of each record stay in the store of that machine, which may be this one's.
 
     Raises:
-        ConfigError: there are no such seeds, or a batch would be a single image.
+        ConfigError: there are no such settings or seeds, or a batch would be a single image.
         LabkitError: as `run`; or the executor could not train some, once all others are kept.
     """
+    if not isinstance(settings, Mapping) or not settings:
+        said = "{}" if isinstance(settings, Mapping) else f"a {type(settings).__name__}"
+        raise ConfigError(
+            f"settings is {said}; it must be configs by name, as vary gives them, such as "
+            '{"baseline": config}. One config alone is for run(config).'
+        )
     chosen = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else None
     chosen = chosen or list(seed_range(seeds))
     groups = {
@@ -151,7 +158,8 @@ def run_all(
         config.check_batches(datasets.training_images(config.dataset))
     missing = [config for config in configs if not recorded(store, digests[config], before)]
     for config in {config.replace(seed=0) for config in missing if own(config.model)}:
-        build(config)  # before anything is trained, see whether they all can be
+        channels, *pixels, classes = datasets.sizes(config.dataset)
+        build(config, channels, classes, tuple(pixels))  # whether it can be, before any is trained
     cores, each = torch.get_num_threads(), workers.threads_each(configs)
     at_once, words = 1, ""
     if missing and not executor:

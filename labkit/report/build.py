@@ -117,7 +117,7 @@ def write_report(
     own = {name: value for name, value in own.items() if value is not None}
     paths = find_notebooks(notebooks)
     plans = plan(paths, values, own | dict(parameters or {}))
-    announce(plans, device, values["retrain"], yes)
+    announce(paths, plans, device, values["retrain"], yes)
     draft = folder / UNFINISHED
     try:
         refuse_foreign(folder)
@@ -171,12 +171,21 @@ def plan(
         stated = {k: own[k]["default"] for k in ("dataset", "epochs", "seeds") if k in own}
         given = {k: v for k, v in {**values, **parameters}.items() if k in own}
         plans[name] = {k: ast.literal_eval(text) for k, text in stated.items()} | given
-        notebook.checked(**plans[name])
+        notebook.checked(_ours(paths[name]), **plans[name])
     return plans
 
 
+def _ours(path: Path) -> bool:
+    """Whether a notebook is labkit's own."""
+    return path.parent.resolve() == notebook_folder().resolve()
+
+
 def announce(
-    plans: Mapping[str, Mapping[str, Any]], device: str, retrain: bool | str, yes: bool
+    paths: Mapping[str, Path],
+    plans: Mapping[str, Mapping[str, Any]],
+    device: str,
+    retrain: bool | str,
+    yes: bool,
 ) -> None:
     """Say what is to be trained at least, and ask before what takes long, unless `yes`.
 
@@ -184,7 +193,8 @@ def announce(
         DataError: it needs images that are not to be had.
     """
     store, where = Store(), find_device(device)
-    configs = [config for values in plans.values() for config in notebook.trained(values)]
+    planned = (notebook.trained(values, _ours(paths[name])) for name, values in plans.items())
+    configs = [config for part in planned for config in part]
     missing = cost.missing(configs, retrain, store)
     for dataset in dict.fromkeys(config.dataset for config in missing):
         data.load(dataset)
@@ -264,7 +274,7 @@ def write_draft(
     started: str,
 ) -> None:
     """Write the page as far as it is, and then the manifest that goes with it."""
-    own = {name for name in plans if paths[name].parent.resolve() != notebook_folder().resolve()}
+    own = {name for name in plans if not _ours(paths[name])}
     states = [(part.status, part.reason) for part in sections] + [("partial", STOPPED)]
     states += [("not run", "")] * len(plans)
     notebooks = {

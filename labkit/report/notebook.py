@@ -12,6 +12,9 @@ import numpy as np
 from labkit.core.config import ACTIVATIONS, Config, read_field, seed_range, vary
 from labkit.core.values import ConfigError, names
 
+#: The parameters of labkit's notebooks that say what is compared with the baseline.
+COMPARED = {"activations", "lr", "batch_size"}
+
 
 def smoke() -> bool:
     """Whether `$LABKIT_SMOKE` asks for one epoch of one seed, to see that everything runs."""
@@ -44,9 +47,12 @@ def check(*, device: Any) -> None:
     checked(device=device)
 
 
-def checked(**values: Any) -> Config:
+def checked(ours: bool = True, /, **values: Any) -> Config:
     """The baseline's config by any parameters of notebooks, after a check of each that labkit
     knows: its own notebooks', and what is named as a field of `Config`.
+
+    Args:
+        ours: whether the notebooks are labkit's, and so compare these values with the baseline's.
 
     Raises:
         LabkitError: a value is not possible, or the images are not to be had.
@@ -65,7 +71,7 @@ def checked(**values: Any) -> Config:
             find_device(value)
         elif name == "retrain":
             retrain_before(value)
-        elif name in ("activations", "lr", "batch_size"):
+        elif ours and name in COMPARED:
             settings += compared(base, **{name: value}).values()
         elif name in Config.__dataclass_fields__:
             read_field(name, value)
@@ -84,18 +90,22 @@ def compared(
     """
     if activations is not None:
         return vary(base, activation=names("activations", activations, ACTIVATIONS))
-    if lr is not None:
-        return vary(base, lr=[base.lr, lr])
-    return vary(base, batch_size=[base.batch_size, batch_size])
+    name, value = ("batch_size", batch_size) if lr is None else ("lr", lr)
+    if read_field(name, value) == getattr(base, name):
+        raise ConfigError(
+            f"{name} is {value!r}; it must differ from the baseline's, to compare them."
+        )
+    return vary(base, **{name: [getattr(base, name), value]})
 
 
-def trained(values: Mapping[str, Any]) -> list[Config]:
-    """What a notebook with these parameters trains at least, unless it is recorded."""
+def trained(values: Mapping[str, Any], ours: bool = True) -> list[Config]:
+    """What a notebook, labkit's or not, with these parameters trains at least, unless it is
+    recorded."""
     if not {"dataset", "epochs", "seeds"} <= values.keys():
         return []
     base = Config(dataset=values["dataset"], epochs=1 if smoke() else values["epochs"])
     settings = [base]
-    for name in {"activations", "lr", "batch_size"} & values.keys():
+    for name in values.keys() & COMPARED if ours else ():
         settings += compared(base, **{name: values[name]}).values()
     seeds = seed_range(1 if smoke() else values["seeds"])
     return [config.replace(seed=seed) for config in settings for seed in seeds]
