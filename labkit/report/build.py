@@ -4,6 +4,7 @@ What it leaves can be verified anywhere: the page, and beside it a folder with t
 notebooks, copies of the records behind them, and a manifest that says what ran and how it ended.
 """
 
+import ast
 import contextlib
 import json
 import logging
@@ -147,7 +148,11 @@ def announce(
         DataError: it needs images that are not to be had.
     """
     store, where = Store(), find_device(device)
-    configs = [config for values in plans.values() for config in notebook.trained(values)]
+    configs = []
+    for name, values in plans.items():
+        known = papermill.inspect_notebook(notebook_folder() / f"{name}.ipynb")
+        usual = {key: ast.literal_eval(of["default"]) for key, of in known.items()}
+        configs += notebook.trained(usual | dict(values))
     missing = cost.missing(configs, retrain, store)
     for dataset in dict.fromkeys(config.dataset for config in missing):
         data.load(dataset)
