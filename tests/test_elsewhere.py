@@ -130,7 +130,7 @@ def test_records_come_home_without_a_shared_folder(workers_of, small, own_store,
         kept = Store().get(run.digest)
         assert torture.same(kept, run) and kept.checksum == run.checksum
         assert torture.same(Store(there).get(run.digest), run) and starts(tmp_path) == 1
-        for path in own_store.glob("*.*"):
+        for path in own_store.glob(f"{run.digest}*"):
             path.unlink()
         (again,) = experiment.run_all({"": CONFIG}, executor=executor, log="none")[""]
     assert again.provenance["date"] == run.provenance["date"]  # the worker had it: sent home again

@@ -60,7 +60,7 @@ def estimate(
 
 def notice(configs: Sequence[Config], device: torch.device, store: Store, at_once: int = 1) -> str:
     """What is said before these runs are trained; "" where they are soon done."""
-    if sum(map(images, configs)) < WORTH:
+    if at_once == 1 and sum(map(images, configs)) < WORTH:
         return ""
     seconds, words = estimate(configs, device, store, at_once)
     return words if len(configs) > 1 or seconds > SHORT else ""

@@ -193,8 +193,15 @@ def announce(
         DataError: it needs images that are not to be had.
     """
     store, where = Store(), find_device(device)
-    planned = (notebook.trained(values, _ours(paths[name])) for name, values in plans.items())
-    configs = [config for part in planned for config in part]
+    configs = []
+    for name, values in plans.items():
+        known, ours = papermill.inspect_notebook(paths[name]), _ours(paths[name])
+        usual = {
+            k: ast.literal_eval(known[k]["default"])
+            for k in known.keys() & notebook.COMPARED
+            if ours
+        }
+        configs += notebook.trained(usual | dict(values), ours)
     missing = cost.missing(configs, retrain, store)
     for dataset in dict.fromkeys(config.dataset for config in missing):
         data.load(dataset)
