@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from alterations import RECORDS
+from alterations import PYTHON, RECORDS
 from bs4 import BeautifulSoup
 from helpers import made_up_run
 
@@ -237,9 +237,7 @@ def test_a_notebook_of_ones_own_without_parameters_is_verified(tmp_path, monkeyp
 
 def test_parameters_of_ones_own_are_what_they_are_called(tmp_path):
     """A learning rate of labkit's notebooks is compared with the baseline's, one's own need not."""
-    made = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
-    )
+    made = nbformat.v4.new_notebook(metadata=PYTHON)
     made.cells = [nbformat.v4.new_code_cell("lr: float = 0.01\nours: int = 3\nrate: str = 'x'")]
     made.cells[0].metadata.tags = ["parameters"]
     nbformat.write(made, tmp_path / "own.ipynb")

@@ -11,7 +11,7 @@ import pytest
 from helpers import diverged_run, made_up_run
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
-from labkit import conclusions, gallery, plots, tables
+from labkit import Claim, conclusions, gallery, plots, tables
 from labkit.core.config import Config
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.judge import claims, stats
@@ -100,7 +100,9 @@ def show(name, runs):
         Config: Config(),
         np.ndarray | None: None,
     }
+    faster = Claim(name="a", says="It is faster.", first={"lr": 0.1}, expects="less")
     own = {"number": 7, "section_number": "3.1", "seeds": 1, "field": "lr"}
+    own["judged"] = [(faster, runs)]
     wanted = inspect.signature(SHOWN[name]).parameters.values()
     return SHOWN[name](
         **{

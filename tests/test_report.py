@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import alterations
 import nbformat
 import pytest
 from alterations import RECORDS
@@ -499,7 +500,7 @@ def execute_here(path: Path, values: dict[str, object], target: Path) -> str:
     return reason
 
 
-PYTHON = {"language_info": {"name": "python"}}
+PYTHON = alterations.PYTHON
 SHOWS = "from labkit import conclusions\nconclusions.printed('3.1')"
 
 
@@ -645,7 +646,7 @@ def test_retrain_trains_each_setting_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr(build, "execute", execute)
     with pytest.raises(LabkitError, match="6 of 6 notebooks did not finish: It was not run"):
-        build.write_report(tmp_path, retrain=True, scale="paper", parameters={"lr": "0.05"})
+        build.write_report(tmp_path / "out", retrain=True, scale="paper", parameters={"lr": "0.05"})
     # These are always of the images that they are of.
     assert set(plans.pop("05_recipe")) == set(plans.pop("06_here")) == {"device"}
     dates = {values["retrain"] for values in plans.values()}

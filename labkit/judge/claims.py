@@ -12,6 +12,7 @@ the original most likely states, are named beside them and decide nothing. A set
 diverged is no fair comparison: undecided.
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from scipy.stats import binomtest
 
 from labkit.core.config import VARIED, scale_name
 from labkit.core.measures import RUNNING
-from labkit.core.values import whole
+from labkit.core.values import ConfigError, whole
 from labkit.core.words import SPLITS, minus, number
 from labkit.judge import original, stats
 from labkit.store.groups import (
@@ -181,9 +182,12 @@ def judge(claim: Statement, runs: Runs) -> Judgement | None:
     groups = {group[0].config.replace(seed=0): group for group in runs.values()}
     if claim.number:
         groups = {config: group for config, group in groups.items() if original.section_of(config)}
-    choices = ({k: c.replace(**own) for k, own in claim.needs.items()} for c in groups)
-    chosen = next((wanted for wanted in choices if groups.keys() >= set(wanted.values())), None)
-    if not chosen:
+    for config in groups:
+        with contextlib.suppress(ConfigError):  # its images are too few for the claim's batches
+            chosen = {k: config.replace(**own) for k, own in claim.needs.items()}
+            if groups.keys() >= set(chosen.values()):
+                break
+    else:
         return None
     needed, first = {k: groups[config] for k, config in chosen.items()}, next(iter(chosen.values()))
     settings, notes = finite(needed), []
@@ -192,9 +196,8 @@ def judge(claim: Statement, runs: Runs) -> Judgement | None:
         if len(settings) == len(needed)
         else [nothing("every setting", "no run is left to compare")]
     )
-    if (
-        claim.number and scale_name(first) != "paper"
-    ):  # the original's sizes, and its tenth epoch, are of its scale
+    # The original's sizes, and its tenth epoch, are of its scale.
+    if claim.number and scale_name(first) != "paper":
         parts = [_with_theirs(replace(part, size=""), None) for part in parts]
         if claim.number == 1:
             parts = [replace(part, agrees=None, p=math.nan, numbers=None) for part in parts]

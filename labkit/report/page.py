@@ -260,6 +260,7 @@ def render(
     compared, others = grouped(runs.values(), config)
     listed = {run.digest for group in own.values() for run in group}
     others = {k: [run for run in g if run.digest not in listed] for k, g in others.items()}
+    others = {k: group for k, group in others.items() if group}
     numbers = set().union(*(part.claims for part in sections))
     judged = [one for one in claims.judgements(compared) if one.claim.number in numbers]
     pairs = own_claims(calls, runs)
@@ -359,12 +360,8 @@ def own_settings(
     found: dict[str, dict[str, Run]] = {}
     for part in free or sections:
         named = (runs.get(run["run"]) for run in remake.runs_in(part.calls))
-        of_scale = [
-            run
-            for run in named
-            if run
-            and run.config.replace(dataset=config.dataset, epochs=config.epochs) == run.config
-        ]
+        scale = config.dataset, config.epochs
+        of_scale = [r for r in named if r and (r.config.dataset, r.config.epochs) == scale]
         if any(run.config.unusual("epoch_accuracy") for run in of_scale):
             for run in of_scale:
                 found.setdefault(run.config.setting(), {})[run.digest] = run

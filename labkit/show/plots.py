@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from labkit.core.config import MNIST, Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
-from labkit.core.values import ConfigError, choice
+from labkit.core.values import choice
 from labkit.core.words import SPLITS, number, on_runs, percent, plural
 from labkit.judge import landscape as surroundings
 from labkit.judge import original, recipes, stats
@@ -584,14 +584,14 @@ def grid(runs: Runs, measure: str = "loss") -> Figure:
     the mean over the seeds of the last epoch's loss, or of the test error.
 
     Raises:
-        ConfigError: they differ in more or fewer fields, or there is no such measure.
+        ConfigError: there is no such measure.
     """
     configs = [group[0].config.to_dict() for group in runs.values()]
     fields = [k for k in configs[0] if k != "seed" and len({c[k] for c in configs}) > 1]
+    value, unit = GRIDS[choice("measure", measure, GRIDS)]
     if len(fields) != 2:
         differ = ", ".join(fields) or "nothing"
-        raise ConfigError(f"the runs differ in {differ}; for a grid it must be two settings.")
-    value, unit = GRIDS[choice("measure", measure, GRIDS)]
+        return nothing(f"Grid: the runs differ in {differ}, and not in two settings.", runs)
     rows = [
         {**config, "mean": np.mean(list(map(value, group))), "label": with_n(label, group)}
         for config, (label, group) in zip(configs, runs.items(), strict=True)

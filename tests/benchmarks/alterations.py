@@ -40,11 +40,17 @@ CELLS = [
     "conclusions.loss(runs)",
 ]
 
+#: What a notebook says of its language.
+PYTHON = {
+    "language_info": {"name": "python"},
+    "kernelspec": {"name": "python3", "display_name": "Python", "language": "python"},
+}
+
 
 def short_report(folder: Path, cells: Sequence[str] = CELLS, dataset: str = "mnist-5k") -> Path:
     """Write a report of one notebook of these cells, which lies beside it; the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+    made = nbformat.v4.new_notebook(metadata=PYTHON)
     for text in cells:
         new = nbformat.v4.new_markdown_cell if text[0] == "#" else nbformat.v4.new_code_cell
         made.cells.append(new(text))
