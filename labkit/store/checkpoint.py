@@ -9,14 +9,15 @@ import time
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from labkit.store.files import MOST_JSON, opened, parse, read, replacing
 from labkit.store.folder import StoreWarning, set_aside
 from labkit.store.integrity import check
 from labkit.store.record import FORMAT, DamagedError, StoreError, refuse_other
+
+if TYPE_CHECKING:
+    import torch
 
 #: Seconds between checkpoints: what a kill costs at most, but for `OVERHEAD`.
 EVERY = 45.0
@@ -50,6 +51,8 @@ class Checkpoint:
             header: plain values, readable without torch.
             state: tensors and plain values.
         """
+        import torch  # here, since listing runs needs none of it, and would wait a second
+
         start, content = time.monotonic(), io.BytesIO()
         try:
             text = json.dumps({"format": FORMAT, "layout": LAYOUT, **header})
@@ -70,7 +73,7 @@ class Checkpoint:
         self.last = time.monotonic()
         self.cost = self.last - start
 
-    def load(self, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def load(self, device: "torch.device") -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Header and state, its tensors on `device`; None if there is no file.
 
         A damaged file is set aside with a warning.
@@ -78,6 +81,8 @@ class Checkpoint:
         Raises:
             StoreError: it was written by a newer labkit.
         """
+        import torch
+
         try:
             sha256, _, content = read(self.path, MOST_BYTES).partition(b"\n")
             if hashlib.sha256(content).hexdigest().encode() != sha256:

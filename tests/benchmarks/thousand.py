@@ -6,8 +6,8 @@ were trained.
 
     python tests/benchmarks/thousand.py FOLDER
 
-With LABKIT_RUNS=FOLDER and `labkit.report.build.NOTEBOOKS = ("03_lr",)`, the page of section 3 is
-`write_report(..., scale="quick", epochs=1, seeds=500)`.
+With LABKIT_RUNS=FOLDER, their page is that of
+`labkit report notebooks/03_lr.ipynb --scale quick --epochs 1 --seeds 500`.
 """
 
 import dataclasses
