@@ -31,7 +31,7 @@ from labkit.store.folder import Store, StoreWarning, lock_of
 from labkit.store.record import DamagedError, Record
 
 SHA256 = CHECKSUMS["mnist-5k"]
-CONFIG = torture.CONFIG.replace(epochs=12)
+CONFIG = torture.CONFIG.replace(epochs=5)
 
 
 def training_command(folder: Path) -> tuple[str, ...]:
@@ -115,6 +115,8 @@ def test_a_killed_dask_worker_loses_nothing_and_no_run_is_trained_twice(small, o
     for seed, run in zip(seeds, together[""], strict=True):
         assert run.provenance["threads"] == 1 and not run.recorded
         assert torture.same(Store().get(run.digest), run)
+        if seed and not run.provenance.get("resumed"):
+            continue  # of those that nothing happened to, one will do
         with threads(1):
             config, own = CONFIG.replace(seed=seed), Store(tmp_path / "alone")
             alone = experiment.run(config, device="cpu", log="none", store=own)
