@@ -71,7 +71,7 @@ def report(
 
 @cli.command()
 @click.option("--scale", default="paper", help=f"{' or '.join(SCALES)}.")
-@click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)}.")
+@click.option("--dataset", help=f"Instead of the scale's: {', '.join(DATASETS)} or own:NAME.")
 @click.option("--epochs", help="Instead of the scale's.")
 @click.option("--seeds", help=f"Runs per setting, by default {BY_SCALE}.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
