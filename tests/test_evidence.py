@@ -101,7 +101,6 @@ UNCLEAN = {
     "b0944f1f2528",
     "b2e8440cc648",
     "d24a78cc20ca",
-    "d4e68cffb86c",
     "dfefd753fbec",
 }
 

@@ -240,6 +240,8 @@ def vary(base: Config, **values: Iterable[Any]) -> dict[str, Config]:
         ConfigError: a setting is unknown, its values are no list, or two of them are the same.
     """
     refuse_unknown(values)
+    if not isinstance(base, Config):
+        raise ConfigError(f"base is a {type(base).__name__}; it must be a Config.")
     settings: dict[str, Config] = {}
     for name, options in values.items():
         if isinstance(options, str) or not isinstance(options, Iterable):

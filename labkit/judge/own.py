@@ -28,8 +28,9 @@ class Claim:
         says: the claim, a sentence.
         first, second: what the two settings differ in, fields of `Config` by name; one that only
             the other has is the default here.
-        measure: one of `claims.MEASURES`. The log-loss area, the mean of ln(loss) over the epochs,
-            says how fast a setting converges; accuracies are recalibrated.
+        measure: "log-loss area" (the mean of ln(loss) over the epochs, which says how fast a
+            setting converges), "last loss", "test accuracy" or "training accuracy", the latter two
+            recalibrated.
         expects: whether the first has "more" or "less" of it than the second.
         size: by how much, if the claim says so: accuracies in points, the last loss in nats, and of
             the log-loss area how many times as high the loss typically is.
@@ -58,7 +59,10 @@ class Claim:
                     "{'optimizer': 'sgd'} does."
                 )
             given = {choice(f"a field in {side} {named}", k, FIELDS): v for k, v in given.items()}
-            object.__setattr__(self, side, {k: read_field(k, v) for k, v in given.items()})
+            try:
+                object.__setattr__(self, side, {k: read_field(k, v) for k, v in given.items()})
+            except ConfigError as error:
+                raise ConfigError(f"In {side} {named}, {error}") from error
         fixed = {
             "measure": choice(f"measure {named}", self.measure, claims.MEASURES),
             "expects": choice(f"expects {named}", self.expects, SIDES),
@@ -101,7 +105,9 @@ def read_claims(path: str | Path) -> dict[str, Claim]:
     required = {"says", "first", "expects"}
     found = {}
     for name, table in tables.items():
-        if not isinstance(table, dict) or not required <= set(table) <= set(keys):
+        for key in table if isinstance(table, dict) else ():
+            choice(f"a key of claim {name!r} in {path}", key, keys)
+        if not isinstance(table, dict) or not required <= set(table):
             raise ConfigError(
                 f"claim {name!r} in {path} must be a table with {', '.join(sorted(required))}, and "
                 f"may have {', '.join(sorted(set(keys) - required))}."

@@ -52,6 +52,9 @@ def run(
         LabkitError: the device or the data is not to be had, the device's memory does not
             suffice, or the run was recorded by a newer labkit.
     """
+    if not isinstance(config, Config):
+        said = f"config is a {type(config).__name__}; it must be a Config"
+        raise ConfigError(f"{said}. Several configs by name are for run_all(settings).")
     options = {"device": device, "retrain": retrain, "log": log, "store": store}
     return run_all({config.setting(): config}, seeds=[config.seed], **options)[config.setting()][0]
 

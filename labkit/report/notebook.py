@@ -99,13 +99,13 @@ def compared(
 
 
 def trained(values: Mapping[str, Any], ours: bool = True) -> list[Config]:
-    """What a notebook, labkit's or not, with these parameters trains at least, unless it is
-    recorded."""
-    if not {"dataset", "epochs", "seeds"} <= values.keys():
+    """What a notebook of labkit's with these parameters trains at least, unless it is recorded; of
+    what others train nothing is known before they do."""
+    if not ours or not {"dataset", "epochs", "seeds"} <= values.keys():
         return []
     base = Config(dataset=values["dataset"], epochs=1 if smoke() else values["epochs"])
     settings = [base]
-    for name in values.keys() & COMPARED if ours else ():
+    for name in values.keys() & COMPARED:
         settings += compared(base, **{name: values[name]}).values()
     seeds = seed_range(1 if smoke() else values["seeds"])
     return [config.replace(seed=seed) for config in settings for seed in seeds]
@@ -154,11 +154,10 @@ def check_names(given: set[str], known: set[str]) -> None:
         ConfigError: names the first of them and the nearest right one.
     """
     for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"there is no parameter {name!r}; the parameters are {', '.join(sorted(known))}.{hint}"
-        )
+        there = f"the parameters are {', '.join(sorted(known))}" if known else "there are none"
+        raise ConfigError(f"there is no parameter {name!r}; {there}.{hint}")
 
 
 def assigned(source: str) -> set[str]:

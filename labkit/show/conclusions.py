@@ -9,6 +9,7 @@ import numpy as np
 
 from labkit.core.config import DATASETS, MNIST, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
+from labkit.core.values import ConfigError
 from labkit.core.words import minus, on_runs, percent, plural, sentence
 from labkit.judge import claims, likeness, original, recipes, stats
 from labkit.judge import landscape as surroundings
@@ -63,6 +64,8 @@ def banner(config: Config, seeds: int, smoke: bool = False, beside: bool = True)
     if scale == "paper" and beside:
         return "Paper scale:", f"{what}; the original's images and epochs."
     if config.dataset not in MNIST:
+        if not beside:
+            return "Own settings:", f"{what}."
         return "Other images than the original's:", f"{what}. {original.FOREIGN}"
     train, test = DATASETS[config.dataset]
     source = ", all from MNIST's training set" * (config.dataset == "mnist-5k")
@@ -265,14 +268,21 @@ def claim(number: int | Claim, runs: Runs) -> Text:
     if isinstance(number, Claim):
         stated, whose = statement(number), "the claimed size"
         said = f"**Claim: {stated.says}**"
-    elif base.dataset not in MNIST:
-        return Text(f"**Claim {number}** is not judged. {original.FOREIGN}")
+    elif isinstance(number, str) and not number.strip().isdigit():
+        raise ConfigError(
+            f"claim is {number!r}; it must be a whole number of 1 or more and at most "
+            f"{len(claims.CLAIMS)}, for one of the original's, or a Claim of your own, as "
+            "read_claims gives them by name."
+        )
     else:
         stated, whose = claims.claim(number), "the original's size"
+        if base.dataset not in MNIST:
+            return Text(f"**Claim {number}** is not judged. {original.FOREIGN}")
         quote = f'<span lang="zh">{original.STATEMENTS[number]}</span>'
         said = f"**Claim {number}: {stated.says}** {quote} (section {stated.section})"
     if not (found := claims.judge(stated, runs)):
-        return Text(f"{said}\n\nThese runs do not suffice to judge it.")
+        wanted = "" if stated.number else f" It needs runs of {' and '.join(stated.needs)}."
+        return Text(f"{said}\n\nThese runs do not suffice to judge it.{wanted}")
     own = f" on {base.dataset}, {plural(base.epochs, 'epoch')}" * (scale_name(base) != "paper")
     said += f"\n\n**Verdict{own}: {found.verdict}.**"
     parts = [f"*{sentence(p.verdict)}* {sentence(f'{p.what}: {p.brief}')}" for p in found.parts]

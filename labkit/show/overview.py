@@ -356,8 +356,15 @@ def finding(number: str, runs: Runs) -> Text:
 
 @remakable
 def own_finding(judged: Sequence[tuple[Claim, Runs]]) -> Text:
-    """What one's own claims come to, as `finding` does with the original's."""
-    return _title([part for one in verdicts_on(judged) for part in one.parts])
+    """What one's own claims come to, as `finding` does with the original's; of several that are not
+    all decided, how many."""
+    found = [part for one in verdicts_on(judged) for part in one.parts]
+    if len(found) > 1 and any(part.agrees is None for part in found):
+        said = claims.tally([part.agrees for part in found])
+        return Text(
+            f"{few(len(found)).capitalize()} claims: {said} ({on_runs(p.n for p in found)})"
+        )
+    return _title(found)
 
 
 def _title(parts: Sequence[claims.Part]) -> Text:
@@ -373,7 +380,9 @@ def _title(parts: Sequence[claims.Part]) -> Text:
         subject, so, _, other = parts[0].says
         pieces = [f"whether {subject} {so} {other} is still undecided"]
     elif open_:
-        pieces.append(f"{_subjects(open_, parts)} still undecided")
+        said = f"{_subjects(open_, parts)} still undecided"
+        long = len(" ".join([*pieces, said]).split()) > MOST_WORDS
+        pieces.append(f"{few(len(open_))} open" if long else said)
     return Text(capital(f"{'; '.join(pieces)} ({on_runs(part.n for part in parts)})"))
 
 

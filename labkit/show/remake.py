@@ -57,6 +57,10 @@ def check(name: str, value: Any, kind: Any) -> None:
         allowed = "the runs of one setting as a list, such as [run]"
     elif name == "split":
         choice(name, value, SPLITS)
+    elif kind is Config and not isinstance(value, Config):
+        allowed = "a Config"
+    elif kind is Run and not isinstance(value, Run):
+        allowed = 'one run, such as runs["baseline"][0]'
     if allowed:
         simple = isinstance(value, str | int | float) or not value
         said = repr(value) if simple else f"a {type(value).__name__}"
