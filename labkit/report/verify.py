@@ -117,7 +117,7 @@ def verify_page(page: Path, verdict: Verdict) -> None:
     soup, folder = parsed(text_of(page)), build.evidence(page)
     try:
         stated = json.loads(soup.find("meta", attrs=MANIFEST_TAG)["content"])
-        list(stated["shown"])
+        list(stated["shown"]), stated["source"]
     except (TypeError, KeyError, ValueError, RecursionError):
         verdict.problems.append(
             f"{page.name} does not state what it shows: it is no page of this version of labkit, "
