@@ -195,13 +195,11 @@ def announce(
     store, where = Store(), find_device(device)
     configs = []
     for name, values in plans.items():
-        known, ours = papermill.inspect_notebook(paths[name]), _ours(paths[name])
-        usual = {
-            k: ast.literal_eval(known[k]["default"])
-            for k in known.keys() & notebook.COMPARED
-            if ours
-        }
-        configs += notebook.trained(usual | dict(values), ours)
+        if _ours(paths[name]):  # of what others train nothing is known before they do
+            known = papermill.inspect_notebook(paths[name])
+            compared = known.keys() & notebook.COMPARED
+            usual = {key: ast.literal_eval(known[key]["default"]) for key in compared}
+            configs += notebook.trained(usual | dict(values))
     missing = cost.missing(configs, retrain, store)
     for dataset in dict.fromkeys(config.dataset for config in missing):
         data.load(dataset)

@@ -98,10 +98,9 @@ def compared(
     return vary(base, **{name: [getattr(base, name), value]})
 
 
-def trained(values: Mapping[str, Any], ours: bool = True) -> list[Config]:
-    """What a notebook of labkit's with these parameters trains at least, unless it is recorded; of
-    what others train nothing is known before they do."""
-    if not ours or not {"dataset", "epochs", "seeds"} <= values.keys():
+def trained(values: Mapping[str, Any]) -> list[Config]:
+    """What a notebook of labkit's with these parameters trains at least, unless it is recorded."""
+    if not {"dataset", "epochs", "seeds"} <= values.keys():
         return []
     base = Config(dataset=values["dataset"], epochs=1 if smoke() else values["epochs"])
     settings = [base]
