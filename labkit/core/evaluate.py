@@ -22,7 +22,9 @@ from labkit.core.measures import (
 )
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-BATCH = 500  # images; decides only the speed: on a CPU the maps of 1,000 no longer fit its caches
+#: Images; decides only the speed: on a CPU the maps of 1,000 no longer fit its caches, a GPU answers
+#: 2,000 at once in half the time.
+BATCH, GPU_BATCH = 500, 2000
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def evaluate(model: nn.Module, data: Data, split: Split, normalization: str) -> 
         latest[:] = inputs if isinstance(module, nn.Linear) else ()
 
     with watching(weighted(model), note), torch.no_grad():
-        for images in split.images.split(BATCH):
+        for images in split.images.split(GPU_BATCH if split.images.is_cuda else BATCH):
             best.append(model(data.prepare(images, normalization)).softmax(1).max(1))
             silent += map(all_zero, latest)  # what reached the last layer, if it is a linear one
     return Predictions(

@@ -129,20 +129,22 @@ class Diagnostics:
         size = min(BATCH, len(train) // BATCHES)
         drawn = torch.randperm(len(train), generator=own[0])[: BATCHES * size]
         parameters = [p for p in self.twin.parameters() if p.requires_grad]
-        mean = [torch.zeros_like(parameter) for parameter in parameters]
-        squares = []
+        sizes = [parameter.numel() for parameter in parameters]
+        mean, squares = torch.zeros(sum(sizes), device=train.labels.device), []
         for batch in drawn.to(train.labels.device).split(size):
             with streams.in_use(own), torch.enable_grad():
                 loss = batch_loss(self.twin, self.data, self.config, batch)
                 gradient = torch.autograd.grad(
                     loss, parameters, allow_unused=True, materialize_grads=True
                 )
-            squares.append(sum(part.square().sum() for part in gradient))
-            for total, part in zip(mean, gradient, strict=True):
-                total += part / BATCHES
-        small, large = torch.stack(squares).mean(), sum(part.square().sum() for part in mean)
+            # As one vector: on a GPU each part would be some kernels of its own.
+            whole = torch.cat([part.flatten() for part in gradient])
+            squares.append(whole.square().sum())
+            mean += whole / BATCHES
+        small, large = torch.stack(squares).mean(), mean.square().sum()
+        parts = zip(mean.split(sizes), parameters, strict=True)
         return {
-            "gradient_norm": torch.stack([part.norm() for part in mean if part.ndim > 1]),
+            "gradient_norm": torch.stack([part.norm() for part, p in parts if p.ndim > 1]),
             "weight_norm": torch.stack([w.norm() for w in _weights(self.twin).values()]),
             # McCandlish et al. 2018, appendix A.1: batches of `size` and of `BATCHES` times it.
             "gradient_square": (BATCHES * large - small) / (BATCHES - 1),
