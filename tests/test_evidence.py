@@ -69,40 +69,24 @@ def test_every_setting_has_its_seeds_and_every_record_is_whole(records):
     assert [record_problems(path) for path in paths if path.suffix == ".json"].count([]) == (
         len(paths) // 2
     )
-    assert sum(path.stat().st_size for path in paths) < 10e6
+    assert sum(path.stat().st_size for path in paths) < 12 * 2**20
     commits = {
         path.stem: json.loads(path.read_text())["provenance"]["commit"]
         for path in paths
         if path.suffix == ".json"
     }
-    unclean = {name for name, commit in commits.items() if commit.endswith("+")}
-    assert unclean == UNCLEAN and all(commits.values())
+    assert all(commit and not commit.endswith("+") for commit in commits.values())
 
 
 def test_what_a_record_measures_takes_at_most_60_kilobytes():
-    """Two epochs at a far too high rate aside: answers at random take more."""
+    """Those that learnt little aside: answers at random take more."""
     for path in SHIPPED.glob("*-*.npz"):
-        config = json.loads(path.with_name(f"{path.name[:12]}.json").read_text())["config"]
-        if config["epochs"] == 2 and config["lr"] > 0.1:
-            continue
         with np.load(path) as arrays:
+            if (arrays["test_labels"] == arrays["test_predicted"]).mean() < 0.97:
+                continue
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **{name: arrays[name] for name in ARRAYS})
         assert path.stat().st_size - buffer.getbuffer().nbytes < 60e3, path.name
-
-
-#: Trained while files of the checkout, texts and tables, differed from the commit that they name.
-#: None is to be added; one that is trained again goes from here.
-UNCLEAN = {
-    "0e48e5600607",
-    "23155b6a016c",
-    "2a55ae2da058",
-    "8cb2c5abd72a",
-    "b0944f1f2528",
-    "b2e8440cc648",
-    "d24a78cc20ca",
-    "dfefd753fbec",
-}
 
 
 SPLITS = {"train": "training", "test": "test"}

@@ -22,8 +22,8 @@ from labkit.core.measures import (
 )
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-#: Images; decides only the speed: on a CPU the maps of 1,000 no longer fit its caches, a GPU answers
-#: 2,000 at once in half the time.
+#: Images; they decide only the speed: on a CPU the maps of 1,000 no longer fit its caches, while a
+#: GPU answers 2,000 at once in half the time.
 BATCH, GPU_BATCH = 500, 2000
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import torch
@@ -14,6 +14,7 @@ from labkit.core.log import say
 from labkit.core.model import build
 from labkit.core.network import own
 from labkit.core.values import ConfigError
+from labkit.core.words import plural
 from labkit.lab import cost, workers
 from labkit.lab.progress import Log, shown
 from labkit.lab.reuse import ALWAYS, recorded, retrain_before, undamaged, valid
@@ -105,9 +106,16 @@ def run_steps(
         return trained
 
 
+def tell(log: Log, found: Sequence[Run]) -> None:
+    """Say that runs are recorded, and since when."""
+    dates = sorted({run.provenance["date"][:10] for run in found})
+    what = found[0].config.describe() if len(found) == 1 else plural(len(found), "run")
+    say(log, f"{what}: recorded {' to '.join(dict.fromkeys((dates[0], dates[-1])))}")
+
+
 def reuse(found: Run, checkpoint: Checkpoint, log: Log) -> Run:
     """A recorded run; says so, and removes the checkpoint that a kill after its end has left."""
-    say(log, f"{found.config.describe()}: recorded {found.provenance['date'][:10]}")
+    tell(log, [found])
     with contextlib.suppress(OSError):
         if checkpoint.started() == found.provenance["date"]:
             checkpoint.remove()
@@ -159,7 +167,10 @@ def run_all(
     digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
     for config in configs:
         config.check_batches(datasets.training_images(config.dataset))
-    missing = [config for config in configs if not recorded(store, digests[config], before)]
+    runs = {c: r for c, digest in digests.items() if (r := recorded(store, digest, before))}
+    for found in runs.values():
+        reuse(found, Checkpoint(store.folder / f"{found.digest}{SUFFIX}"), "none")
+    missing = [config for config in configs if config not in runs]
     for config in {config.replace(seed=0) for config in missing if own(config.model)}:
         channels, *pixels, classes = datasets.sizes(config.dataset)
         build(config, channels, classes, tuple(pixels))  # whether it can be, before any is trained
@@ -171,23 +182,24 @@ def run_all(
         at_once = workers.together(missing, where, log, store)
         words = cost.notice(missing, where, store, at_once)
     with shown(log, labels, missing) as log:
+        if runs:
+            tell(log, list(runs.values()))
         if words:
             say(log, words)
-        runs = {}
         request = {"device": device, "retrain": retrain}
         if executor:
             request |= {"threads": None, "places": None, "path": None, "log": "none"}
-            runs = workers.sent(executor, missing, request, store, log)
+            runs |= workers.sent(executor, missing, request, store, log)
         elif at_once > 1:
             request |= {"threads": each, "places": [str(place) for place in store.places]}
-            runs = workers.in_processes(missing, at_once, request, store, log)
+            runs |= workers.in_processes(missing, at_once, request, store, log)
         elif len(missing) > 1 and where.type == "cuda":
             # By name, so that two processes that share some of the runs never wait for each other.
             missing.sort(key=digests.get)
             named = "named" if log == "epoch" else log
             steps = [run_steps(config, device, retrain, named, store) for config in missing]
-            runs = dict(zip(missing, workers.in_streams(steps, where), strict=True))
-        for config in configs:
+            runs |= zip(missing, workers.in_streams(steps, where), strict=True)
+        for config in missing:
             if config not in runs:
                 with threads(each if workers.worth(config) else cores):
                     runs[config] = finish(run_steps(config, device, retrain, log, store))

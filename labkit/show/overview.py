@@ -1,6 +1,7 @@
 """The finding first: what the top of a page and the head of a section say, computed from runs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -375,7 +376,10 @@ def _title(parts: Sequence[claims.Part]) -> Text:
     pieces = _clauses(verdicts, True) + _clauses(verdicts, False)
     open_ = [part for part in parts if part.agrees is None]
     if len(" ".join(pieces).split()) > MOST_WORDS:
-        pieces = [pieces[0], f"in all {claims.tally([part.agrees for part in parts])}"]
+        counts = Counter(part.agrees for part in parts)
+        words = (True, "holds", "hold"), (False, "fails", "fail"), (None, "is open", "are open")
+        said = [f"{few(n)} {one if n == 1 else m}" for kind, one, m in words if (n := counts[kind])]
+        pieces = [pieces[0], f"in all {listed(said)}"]
     elif open_ == parts and len(parts) == 1 and parts[0].says[0]:
         subject, so, _, other = parts[0].says
         pieces = [f"whether {subject} {so} {other} is still undecided"]

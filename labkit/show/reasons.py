@@ -28,7 +28,7 @@ from labkit.show.figure import (
     with_n,
 )
 from labkit.show.remake import remakable
-from labkit.store.groups import Runs, finite, from_before, without_norms
+from labkit.store.groups import Runs, at_once, finite, from_before, without_norms
 from labkit.store.run import Run
 
 #: The two moments that are compared.
@@ -437,7 +437,7 @@ def progress(runs: Runs) -> Figure:
     legend_above(figure)
     return figure.described(
         "Line charts of the smoothed training loss against epochs, updates and seconds. "
-        f"{'; '.join(said)}."
+        f"{'; '.join(said)}{at_once(runs)}."
     )
 
 
@@ -460,6 +460,8 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
             f"epoch{'s' * (brief(epochs) != '1')}, or {updates:,.0f} updates, or {seconds:,.0f} "
             f"seconds of training (median of {len(reached)} of {plural(len(group), 'run')})."
         )
+    if shared := at_once(finite(runs)):
+        lines.append(f"The seconds are those of training{shared}.")
     return bullets(lines or ["Every run diverged."])
 
 

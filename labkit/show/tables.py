@@ -21,6 +21,7 @@ from labkit.store.groups import (
     Runs,
     answered,
     answering,
+    at_once,
     class_noun,
     classes_of,
     divergences,
@@ -301,7 +302,7 @@ def convergence(runs: Runs, losses: Sequence[float] = (0.1, 0.05, 0.03)) -> Tabl
         "Convergence: the mean of ln(loss) over the epochs (the area under the curve on a log "
         "axis; lower is faster), and the epochs, updates and seconds until an epoch's mean loss is "
         "at most so many nats, median of the seeds (a dash: half of them or more never get there); "
-        f"{seeds_of(runs)}"
+        f"seconds: of training{at_once(runs)}; {seeds_of(runs)}"
     )
     decimals = {"mean": 3, "±": 3, "epochs": 1, "seconds": 1}
     return Table(_by_setting(rows), caption, decimals)
@@ -523,7 +524,8 @@ def work(runs: Runs) -> Table:
             "seconds per epoch": pd.concat([run.history["seconds"] for run in group]).median(),
             "device": group[0].provenance["device"],
         }
-    caption = f"Work per epoch; seconds: median of all epochs, training alone; {seeds_of(runs)}"
+    seconds = f"seconds: median of all epochs, training alone{at_once(runs)}"
+    caption = f"Work per epoch; {seconds}; {seeds_of(runs)}"
     return Table(_by_setting(rows), caption, {"seconds per epoch": 2})
 
 
@@ -613,5 +615,7 @@ def provenance(runs: Runs, since: str = "9999", until: str = "9999") -> Table:
         for run in group
     ]
     frame = pd.DataFrame(rows).set_index("setting")
-    caption = "The runs behind these numbers; seconds: training and evaluation"
+    caption = f"The runs behind these numbers; seconds: training and evaluation{at_once(runs)}"
+    if frame["device"].str.startswith("cuda").any():
+        caption += "; on CUDA devices convolutions multiply in TF32, as is PyTorch's default"
     return Table(frame, caption, {"seconds": 1})

@@ -1,7 +1,8 @@
 """Runs of several settings side by side: which of them count, and what they sum up to."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -70,6 +71,23 @@ def without_norms(group: Sequence[Run]) -> bool:
 def left_out(runs: Runs) -> str:
     """Which runs diverged, and how many are from before recalibration, as words; "" if none."""
     return "; ".join(filter(None, (divergences(runs), unanswered(runs))))
+
+
+def at_once(runs: Runs) -> str:
+    """How many of the runs shared a device at most, as words that follow their seconds; "" if none
+    did. It follows from when each began and how long it took."""
+    spans: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for run in {run.digest: run for group in runs.values() for run in group}.values():
+        kept = run.provenance
+        begun = datetime.fromisoformat(kept["date"]).timestamp()  # to the second, downwards
+        spans[kept["device"], kept.get("processor", "")].append(
+            (begun, begun + kept["seconds"] - 1)
+        )
+    most = max(
+        (sum(a <= begun < b for a, b in group) for group in spans.values() for begun, _ in group),
+        default=0,
+    )
+    return f", with up to {most} of these runs on the device at once" if most > 1 else ""
 
 
 def trained_on(run: Run) -> int:

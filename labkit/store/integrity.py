@@ -62,7 +62,7 @@ def check(kind: str, content: dict[str, Any], name: str) -> Config:
     try:
         in_utc = datetime.fromisoformat(date).astimezone(UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError):
-        in_utc = ""
+        in_utc = None
     _need(date == in_utc, "provenance.date", date, "a date as 2026-11-30T18:00:00+00:00")
     epochs, history = config.epochs, content["history"]
     if kind == "checkpoint":
