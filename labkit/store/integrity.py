@@ -187,9 +187,10 @@ def _array(
         )  # and no more, whatever the archive says of its size
     if len(content) != size:
         raise ValueError(f"{name} is not as long as it says")
-    if kind == "|u1" and max(content, default=0) >= classes:
+    found = np.frombuffer(content, dtype).reshape(shape).copy()
+    if kind == "|u1" and found.max(initial=0) >= classes:
         raise ValueError(f"{name} has a class above {classes - 1}")
-    return np.frombuffer(content, dtype).reshape(shape).copy()
+    return found
 
 
 def _need(good: bool, place: str, found: Any, wanted: str) -> None:
