@@ -23,7 +23,7 @@ from labkit.core.config import Config, vary
 from labkit.core.data import CHECKSUMS, DataError
 from labkit.core.values import LabkitError
 from labkit.judge.original import SECTIONS
-from labkit.lab import cost, experiment, task, workers
+from labkit.lab import cost, dispatch, experiment, task, workers
 from labkit.lab.training import threads
 from labkit.report import notebook
 from labkit.report.build import write_report
@@ -241,7 +241,7 @@ def trained_at_once(monkeypatch):
         yield
         return dataclasses.replace(record_of(config).run, checksum="", recorded=False)
 
-    monkeypatch.setattr(experiment, "training_steps", training)
+    monkeypatch.setattr(dispatch, "training_steps", training)
     monkeypatch.setattr(workers, "processes", lambda runs: 1)
 
 

@@ -55,9 +55,10 @@ import sys
 from labkit import Config, ConfigError, LabkitError, vary
 from labkit import conclusions, notebook, plots, reasons, recipes, tables
 assert vary(Config(), lr=[0.1]) and issubclass(ConfigError, LabkitError)
-assert tables.__name__ == "labkit.show.tables" and "torch" not in sys.modules
 from labkit import run, run_all
-assert run.__module__ == "labkit.lab.experiment" and "torch" in sys.modules
+assert tables.__name__ == "labkit.show.tables" and run.__module__ == "labkit.lab.experiment"
+(found,) = run_all({"": Config(dataset="mnist")})[""]  # which is recorded
+assert found.recorded and "torch" not in sys.modules
 from labkit import *
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)

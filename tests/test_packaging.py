@@ -59,7 +59,7 @@ def test_the_readmes_example_works_as_written(monkeypatch):
             losses=(2.0, 1.0, 0.5), lr=config.lr, seed=config.seed, optimizer=config.optimizer
         )
 
-    monkeypatch.setattr("labkit.lab.experiment.training_steps", training)
+    monkeypatch.setattr("labkit.lab.dispatch.training_steps", training)
     code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)

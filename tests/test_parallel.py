@@ -21,7 +21,7 @@ from helpers import CPU, made_up_run
 from labkit.core import model as models
 from labkit.core.config import Config, vary
 from labkit.core.data import CHECKSUMS
-from labkit.lab import experiment, task, workers
+from labkit.lab import dispatch, experiment, task, workers
 from labkit.lab.training import threads
 from labkit.store.checkpoint import SUFFIX, read_header
 from labkit.store.folder import Store, StoreWarning, lock_of
@@ -143,7 +143,7 @@ def test_what_the_moment_brings_changes_no_runs_threads(monkeypatch, tmp_path, o
         run = made_up_run(losses=(1.0,) * config.epochs)
         return dataclasses.replace(run, config=config, data_sha256=data.sha256)
 
-    monkeypatch.setattr(experiment, "training_steps", training)
+    monkeypatch.setattr(dispatch, "training_steps", training)
     monkeypatch.setattr(task, "COMMAND", ("false",))
     settings = vary(Config(epochs=5), lr=[0.001, 0.01])
     short = {"short": Config(epochs=4)}  # is worth no process
@@ -179,7 +179,7 @@ def test_where_a_process_fails_the_run_is_trained_in_this_one(worth_it, tmp_path
         yield
         return made_up_run(losses=(1.0,), lr=config.lr)
 
-    monkeypatch.setattr(experiment, "training_steps", training)
+    monkeypatch.setattr(dispatch, "training_steps", training)
     with pytest.warns(StoreWarning, match=r"failed \(no such library\); it is trained in this"):
         runs = experiment.run_all(SETTINGS, device="cpu", log="none")
     assert trained == [0.001, 0.01] and [len(group) for group in runs.values()] == [1, 1]
@@ -203,14 +203,14 @@ def test_a_run_that_its_process_cannot_keep_comes_home_all_the_same(
     source = """
         import dataclasses, sys; sys.path.insert(0, HELPERS)
         from helpers import CPU, made_up_run
-        from labkit.lab import experiment, worker
+        from labkit.lab import dispatch, worker
         from labkit.store.folder import Store, StoreError
         def full(*_):
             raise StoreError("the disk is full.")
         def training(config, data, *_):
             yield
             return dataclasses.replace(made_up_run(), config=config, data_sha256=data.sha256)
-        Store.save, experiment.training_steps = full, training
+        Store.save, dispatch.training_steps = full, training
         worker.child()
     """
     source = textwrap.dedent(source).replace("HELPERS", repr(str(Path(__file__).parent)))

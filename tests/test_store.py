@@ -16,7 +16,7 @@ from labkit import tables
 from labkit.core.config import Config
 from labkit.core.data import Split
 from labkit.core.values import ConfigError
-from labkit.lab import experiment
+from labkit.lab import dispatch, experiment
 from labkit.store import inventory
 from labkit.store.audit import record_problems
 from labkit.store.checkpoint import SUFFIX, Checkpoint
@@ -339,7 +339,7 @@ def counting(monkeypatch):
         yield
         return made_up_run(losses=(1.0,) * config.epochs, seed=config.seed, lr=config.lr)
 
-    monkeypatch.setattr(experiment, "training_steps", training)
+    monkeypatch.setattr(dispatch, "training_steps", training)
     monkeypatch.setattr("labkit.core.data.checksum", lambda dataset: "made up")
     return trained
 

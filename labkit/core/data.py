@@ -8,16 +8,18 @@ import os
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import platformdirs
-import torch
-from torch import Tensor
 
 from labkit.core import own
 from labkit.core.config import DATASETS, DIGITS, GREY, OWN, SHAPES, dataset_name
 from labkit.core.values import DataError as DataError
+
+if TYPE_CHECKING:  # torch is imported where images are read: of recorded runs they need not be
+    import torch
+    from torch import Tensor
 
 #: SHA-256 over the bytes of training images, training labels, test images and test labels, where
 #: it is known: so a recorded run is found without the data at hand, and damage is noticed.
@@ -40,13 +42,13 @@ DAMAGE = (RuntimeError, ValueError, AssertionError, OSError, KeyError, zipfile.B
 class Split:
     """Images, uint8 `[n, C, H, W]`, and labels, int64 `[n]`, on one device."""
 
-    images: Tensor
-    labels: Tensor
+    images: "Tensor"
+    labels: "Tensor"
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: "torch.device") -> Self:
         """The same split on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
@@ -64,11 +66,11 @@ class Data:
     sha256: str
     classes: tuple[str, ...] = DIGITS
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: "torch.device") -> Self:
         """The same data on another device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def prepare(self, images: Tensor, normalization: str) -> Tensor:
+    def prepare(self, images: "Tensor", normalization: str) -> "Tensor":
         """Float images for the network from uint8 ones, both `[n, C, H, W]`."""
         pixels = images.float() / 255
         if normalization == "-1-1":
@@ -121,6 +123,8 @@ def load(dataset: str) -> Data:
 
 def _own(dataset: str) -> Data:
     """The user's images; their checksum covers their shape, and what the classes are called."""
+    import torch
+
     arrays, classes = own.read(dataset.removeprefix(OWN), data_folder())
     head = [[images.shape for images, _ in arrays], classes]
     digest = hashlib.sha256(json.dumps(head).encode())
@@ -134,11 +138,13 @@ def _own(dataset: str) -> Data:
 def _take_up(digest: Any, split: Split) -> None:
     """Let a checksum cover a split."""
     for part in (split.images, split.labels):
-        digest.update(part.to(torch.uint8).numpy().tobytes())
+        digest.update(part.byte().numpy().tobytes())
 
 
-def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _moments(images: "Tensor") -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the pixels of each channel; a deviation of 1 where all are the same."""
+    import torch
+
     levels, found = torch.arange(256, dtype=torch.float64) / 255, []
     for channel in images.unbind(1):
         counts = torch.bincount(channel.flatten(), minlength=256).double()  # exact: whole numbers
@@ -185,6 +191,8 @@ def _files(dataset: str) -> list[Path]:
 
 
 def _embedded() -> tuple[list[Split], tuple[str, ...]]:
+    import torch
+
     with np.load(Path(__file__).with_name("mnist-5k.npz")) as arrays:
         images = torch.from_numpy(arrays["images"]).unsqueeze(1)
         labels = torch.from_numpy(arrays["labels"].astype(np.int64))
@@ -194,6 +202,7 @@ def _embedded() -> tuple[list[Split], tuple[str, ...]]:
 
 
 def _torchvision(dataset: str) -> tuple[list[Split], tuple[str, ...]]:
+    import torch
     import torchvision.datasets  # here, since it takes a second and mnist-5k needs none of it
 
     source, folder = getattr(torchvision.datasets, TORCHVISION[dataset]), data_folder()
@@ -212,8 +221,10 @@ def _torchvision(dataset: str) -> tuple[list[Split], tuple[str, ...]]:
     return splits, tuple(found[0].classes) if dataset == "cifar10" else DIGITS
 
 
-def _planes(images: Tensor | np.ndarray) -> Tensor:
+def _planes(images: "Tensor | np.ndarray") -> "Tensor":
     """torchvision's images, `[n, H, W]` or `[n, H, W, C]`, as `[n, C, H, W]`."""
+    import torch
+
     images = torch.as_tensor(images)
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 

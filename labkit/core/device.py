@@ -1,20 +1,25 @@
 """The device that trains, by its name."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from labkit.core.values import LabkitError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class DeviceError(LabkitError, ValueError):
     """A device that this machine does not have."""
 
 
-def find_device(name: str = "auto") -> torch.device:
+def find_device(name: str = "auto") -> "torch.device":
     """The device of that name; `auto` takes CUDA if there is one, else MPS, else the CPU.
 
     Raises:
         DeviceError: this machine has no such device.
     """
+    import torch  # here, since what is recorded needs none of it
+
     present = ["cpu"]
     if torch.backends.mps.is_available():
         present.insert(0, "mps")
@@ -28,3 +33,9 @@ def find_device(name: str = "auto") -> torch.device:
             f"device is {name!r}; it must be one that this machine has: auto, {', '.join(present)}."
         )
     return torch.device(text)
+
+
+def check_device(name: str) -> None:
+    """`find_device`, without torch where the name is one that every machine has."""
+    if str(name).strip().lower() not in ("auto", "cpu"):
+        find_device(name)

@@ -1,9 +1,14 @@
 """Which recorded runs count, and which are trained again."""
 
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from labkit.core.log import say
 from labkit.core.values import ConfigError, flag
+from labkit.core.words import plural
+from labkit.lab.progress import Log
+from labkit.store.checkpoint import Checkpoint
 from labkit.store.folder import Store, set_aside
 from labkit.store.record import DamagedError
 from labkit.store.run import Run, utc_now
@@ -49,3 +54,19 @@ def retrain_before(retrain: bool | str) -> str:
         raise ConfigError(
             f"retrain is {retrain!r}; it must be true, false or a date as 2026-11-30T18:00."
         ) from None
+
+
+def tell(log: Log, found: Sequence[Run]) -> None:
+    """Say that runs are recorded, and since when."""
+    dates = sorted({run.provenance["date"][:10] for run in found})
+    what = found[0].config.describe() if len(found) == 1 else plural(len(found), "run")
+    say(log, f"{what}: recorded {' to '.join(dict.fromkeys((dates[0], dates[-1])))}")
+
+
+def reuse(found: Run, checkpoint: Checkpoint, log: Log) -> Run:
+    """A recorded run; says so, and removes the checkpoint that a kill after its end has left."""
+    tell(log, [found])
+    with contextlib.suppress(OSError):
+        if checkpoint.started() == found.provenance["date"]:
+            checkpoint.remove()
+    return found

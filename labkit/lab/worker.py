@@ -15,7 +15,7 @@ import torch
 from labkit.core.config import Config
 from labkit.core.data import checksum
 from labkit.core.values import LabkitError
-from labkit.lab.experiment import run_steps
+from labkit.lab.dispatch import run_steps
 from labkit.lab.task import STOPPED, WARNING
 from labkit.lab.training import finish
 from labkit.store.folder import Store

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from labkit.core import data
 from labkit.core.config import ACTIVATIONS, Config, read_field, seed_range, vary
+from labkit.core.device import check_device
 from labkit.core.values import ConfigError, names
+from labkit.lab.reuse import retrain_before
 
 #: The parameters of labkit's notebooks that say what is compared with the baseline.
 COMPARED = {"activations", "lr", "batch_size"}
@@ -57,10 +60,6 @@ def checked(ours: bool = True, /, **values: Any) -> Config:
     Raises:
         LabkitError: a value is not possible, or the images are not to be had.
     """
-    from labkit.core import data  # here, since they bring torch along
-    from labkit.core.device import find_device
-    from labkit.lab.reuse import retrain_before
-
     base = Config(**{name: values[name] for name in ("dataset", "epochs") if name in values})
     data.checksum(base.dataset)  # which loads what nothing is known of
     settings = [base]
@@ -68,7 +67,7 @@ def checked(ours: bool = True, /, **values: Any) -> Config:
         if name in ("seeds", "recipe_seeds"):
             seed_range(value, name)
         elif name == "device":
-            find_device(value)
+            check_device(value)
         elif name == "retrain":
             retrain_before(value)
         elif ours and name in COMPARED:
@@ -112,16 +111,12 @@ def trained(values: Mapping[str, Any]) -> list[Config]:
 
 def sizes(base: Config) -> tuple[int, int, int, int]:
     """Channels, height and width of the baseline's images, and how many classes they have."""
-    from labkit.core import data
-
     return data.sizes(base.dataset)
 
 
 def test_images(base: Config) -> np.ndarray | None:
     """The test images of the baseline's dataset, uint8 `[n, C, H, W]`; None, with a line that says
     why, where they are neither on disk nor to be downloaded: the records have none."""
-    from labkit.core import data
-
     try:
         return data.load(base.dataset).test.images.numpy()
     except data.DataError as error:

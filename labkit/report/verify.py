@@ -24,6 +24,7 @@ from papermill.exceptions import PapermillException
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from labkit.core import data
 from labkit.core.network import own
 from labkit.core.values import LabkitError
 from labkit.report import build
@@ -320,8 +321,6 @@ class Remaking:
 def images_of(sha256: str, datasets: Iterable[str]) -> np.ndarray | None:
     """The test images of that checksum in one of the datasets, where they are at hand without a
     download; else None."""
-    from labkit.core import data  # here, since only galleries need it, and it brings torch along
-
     for dataset in datasets:
         with contextlib.suppress(data.DataError):  # damaged ones are as good as none
             images = data.load(dataset).test.images.numpy() if data.at_hand(dataset) else b""

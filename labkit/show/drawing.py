@@ -20,8 +20,8 @@ LINE, RISE = 1.25, 0.46  # from line to line, and of a shortcut above its block
 
 
 def draw(config: Config, sizes: Sequence[int]) -> Figure:
-    """The config's network for images of these `data.sizes`, read like lines of text: of a ResNet
-    two blocks a line, of any other four layers a line, in the order in which an image passes
+    """The config's network for images of these `data.sizes`, read like lines of text: of a
+    ResNet two blocks a line, of any other four layers a line, in the order in which an image passes
     them."""
     channels, *pixels, classes = sizes
     network = model.build(config, channels, classes, tuple(pixels))

@@ -13,6 +13,7 @@ from matplotlib.colors import BoundaryNorm, LogNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from labkit.core import data
 from labkit.core.config import MNIST, Config
 from labkit.core.measures import NAMES, RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.values import choice
@@ -623,7 +624,6 @@ def architecture(config: Config, sizes: Sequence[int] | None = None) -> Figure:
 
     `sizes` are `data.sizes` of the dataset, which for an own one means to load it.
     """
-    from labkit.core import data  # here: no other figure needs torch
-    from labkit.show.drawing import draw
+    from labkit.show.drawing import draw  # here: no other figure needs torch
 
     return draw(config, sizes or data.sizes(config.dataset))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit.core import data
 from labkit.core.config import Config, scale_name
 from labkit.core.measures import RECALIBRATED, RUNNING, STATISTICS
 from labkit.core.words import SPLITS, number, plural
@@ -560,7 +561,7 @@ def layers(config: Config, sizes: Sequence[int] | None = None) -> Table:
 
     `sizes` are `data.sizes` of the dataset, which for an own one means to load it.
     """
-    from labkit.core import data, model  # here: no other table needs torch
+    from labkit.core import model  # here: no other table needs torch
     from labkit.core.layers import layer_table
 
     channels, height, width, classes = sizes or data.sizes(config.dataset)
