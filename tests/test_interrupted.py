@@ -74,8 +74,12 @@ def test_the_stop_button_and_a_dead_kernel_lose_nothing(tmp_path, whole):
     """The same kernel goes on after an interrupt, and a new one after the old one's death."""
     source = textwrap.dedent(f"""
         import sys; sys.path.insert(0, {str(Path(torture.__file__).parent)!r})
+        import time
         from pathlib import Path
         import torture
+        replace = torture.REPLACE
+        def seen(*paths): replace(*paths); time.sleep(0.2)  # by who waits for a checkpoint
+        torture.REPLACE = seen
         run = torture.train_here(Path({str(tmp_path / "runs")!r}))
     """)
     digest = torture.CONFIG.digest(torture.data.checksum("mnist-5k"))

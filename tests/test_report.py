@@ -162,8 +162,7 @@ def browser():
         started.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_a_browser_shows_it_without_errors_requests_or_barriers(page, browser, width, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     trouble, requests = [], []
