@@ -11,6 +11,7 @@ import click
 from labkit.core.config import DATASETS, SCALE_SEEDS, SCALES
 from labkit.core.log import plain
 from labkit.core.values import LabkitError
+from labkit.core.words import plural
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 BY_SCALE = ", ".join(f"{count} at the {scale} scale" for scale, count in SCALE_SEEDS.items())
@@ -116,8 +117,9 @@ def verify(target: Path | None) -> None:
 
 
 @cli.group(invoke_without_command=True)
+@click.option("--shipped", is_flag=True, help="List those that ship with labkit, too.")
 @click.pass_context
-def runs(context: click.Context) -> None:
+def runs(context: click.Context, shipped: bool) -> None:
     """List the runs at hand; or show, export and delete some."""
     if context.invoked_subcommand:
         return
@@ -128,8 +130,11 @@ def runs(context: click.Context) -> None:
     if str(own := Store().folder) not in set(table["folder"]):
         print(f"There are no runs in {own}.")
     for place, part in table.groupby("folder", sort=False):
-        print(f"{place}:")
-        print(overview(part).to_string(index=False))
+        if place == "shipped" and not shipped:
+            print(f"shipped: {plural(len(part), 'run')}; labkit runs --shipped lists them")
+        else:
+            print(f"{place}:")
+            print(overview(part).to_string(index=False))
         for problem in part["problem"].dropna():
             print(f"- {problem}")
 

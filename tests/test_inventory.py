@@ -160,3 +160,10 @@ def test_the_command_itself(store):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("labkit: 'zzz' does not name one record")
+
+
+def test_the_runs_that_ship_are_listed_if_asked_for(own_store):
+    """They are many."""
+    short, long = (CliRunner().invoke(cli, ["runs", *more]).output for more in ([], ["--shipped"]))
+    assert "labkit runs --shipped lists them" in short and "shipped:\n" in long
+    assert long.count("complete") > 100 > short.count("\n")

@@ -179,6 +179,7 @@ def twice(root):
         (spoilt(test_images=np.zeros((30, 9, 9), "u1")), r"to train on and \(1, 9, 9\) to test on"),
         (spoilt(train_labels=np.arange(79)), "a whole number for each of the 80 images"),
         (spoilt(train_labels=np.arange(80) - 1), "labels from -1 to 78"),
+        (spoilt(train_labels=np.arange(80) % 9 + 1), "no image of class 0 .*; labels count from 0"),
         (spoilt(classes=LONG[:3]), "labels from 0 to 9 to train on; they must be from 0 to 2"),
         (spoilt(classes=("a", "a")), "2 to 256 different names"),
         (spoilt(classes=("a", "<b>")), "2 to 256 different names"),

@@ -197,11 +197,11 @@ def test_identical_confidences_are_counted_and_explained(runs):
         measures=run.measures | {"running_silent": silent},
     )
     said = reasons.identical({"relu": [runs["relu"][0], changed]}).markdown
-    assert said.count("\n") == 0 and "seed 1, by running averages" in said
-    assert "50 of 1,000 test answers share the confidence 0.75000000, all “3” or “8”" in said
-    assert "42 of them right. In 30 of them every input of the last layer" in said
+    assert said.count("\n") == 0 and "**relu, by running averages:** in 1 of 2 networks" in said
+    assert "50 of 1,000 test answers share one confidence: all “3” or “8”, 42 of 50" in said
+    assert "right. In 30 of these every input of the last layer" in said
     silent[alike] = 1
-    assert "right. In all of them every" in reasons.identical({"relu": [changed]}).markdown
+    assert "right. In all of these every" in reasons.identical({"relu": [changed]}).markdown
     assert "(6 networks examined)" in reasons.identical(runs).markdown
 
 

@@ -50,6 +50,13 @@ def read(name: str, folder: Path) -> tuple[Splits, tuple[str, ...]]:
                 f"{path} has labels from {labels.min()} to {labels.max()} to {split} on; they "
                 f"must be from 0 to {len(classes) - 1}, one for each of the {len(classes)} classes."
             )
+    numbered = list(classes) == [str(label) for label in range(len(classes))]
+    lacking = set(range(len(classes))).difference(splits[0][1].tolist())
+    if numbered and lacking:
+        raise DataError(
+            f"{path} has no image of class {min(lacking)} to train on; labels count from 0. A "
+            "class may lack images only where an array classes names them all."
+        )
     return splits, classes
 
 

@@ -142,7 +142,7 @@ def verdicts(runs: Runs) -> Figure:
 #: Of `verdicts`, in inches: how high a line is, and where its columns are: heads, middle and half
 #: width of the scale, value, n, verdict.
 LINE = 0.24
-HEADS, MIDDLE, HALF, VALUES, RUNS, WORDS = 0.24, 2.72, 0.57, 3.44, 4.55, 4.73
+HEADS, MIDDLE, HALF, VALUES, RUNS, WORDS = 0.24, 2.72, 0.57, 3.44, 4.68, 4.78
 
 
 def _key(axes: Axes, agrees: list[bool | None]) -> None:
@@ -160,7 +160,8 @@ def _key(axes: Axes, agrees: list[bool | None]) -> None:
     axes.text(MIDDLE - 0.08, y, "fails", ha="right", **small)
     axes.text(MIDDLE + 0.08, y, "holds", **small)
     axes.plot([MIDDLE] * 2, [y - 0.12, y + 0.12], color=INK, lw=1)
-    for x, head in ((VALUES, "found"), (RUNS, "n"), (WORDS, "verdict (Holm)")):
+    axes.text(RUNS, y, "n", ha="right", **small)
+    for x, head in ((VALUES, "found"), (WORDS, "verdict (Holm)")):
         axes.text(x, y, head, **small)
 
 
@@ -170,7 +171,7 @@ def _row(axes: Axes, y: float, part: claims.Part, agrees: bool | None) -> str:
     numbers, text = part.numbers, {"va": "center", "size": 9.5}
     head = shortened(part.what, bool(numbers and numbers.logs))
     axes.text(HEADS, y, head, color=INK, **text)
-    axes.text(RUNS, y, f"{part.n}", color=INK, **text)
+    axes.text(RUNS, y, f"{part.n}", color=INK, ha="right", **text)
     axes.text(WORDS, y, f"{sign} {word}", color=color, **text)
     axes.plot([MIDDLE] * 2, [y - 0.12, y + 0.12], color=INK, lw=1)
     said = f"{part.what}: {word}"

@@ -6,6 +6,7 @@ of how many runs its lines are medians.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -373,26 +374,33 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
     """
     name = f"{RUNNING}_silent"
     groups = measured(runs, name)
-    networks = [(label, run) for label, group in groups.items() for run in group]
     lines = []
-    for label, run in networks:
-        for statistics, words in NAMES.items():
+    for (label, group), (statistics, words) in product(groups.items(), NAMES.items()):
+        found, answers = [], set()
+        for run in group:
             confidence = run.confidence(statistics)
             common = Counter(confidence[confidence < 0.9999].tolist()).most_common(1)
-            if not common or common[0][1] < fewest:
-                continue
-            alike = confidence == np.float32(common[0][0])
-            silent = run.measure(f"{statistics}_silent")[alike].sum()
-            answers = [run.classes[i] for i in sorted(set(run.predicted(statistics)[alike]))]
-            lines.append(
-                f"**{label}, seed {run.config.seed}, {words}:** {alike.sum():,} of "
-                f"{len(confidence):,} test answers share the confidence {common[0][0]:.8f}, "
-                f"all “{'” or “'.join(answers)}”, {run.right(statistics)[alike].sum():,} "
-                f"of them right. In {'all' if silent == alike.sum() else f'{silent:,}'} of them "
-                "every input of the last layer is exactly zero, so that its bias alone answers."
-            )
-    if networks and not lines:
-        n = plural(len(networks), "network")
+            if common and common[0][1] >= fewest:
+                alike = confidence == np.float32(common[0][0])
+                silent = run.measure(f"{statistics}_silent")[alike].sum()
+                found.append([alike.sum(), run.right(statistics)[alike].sum(), silent])
+                answers |= {run.classes[i] for i in run.predicted(statistics)[alike]}
+        if not found:
+            continue
+        counts, (shared, right, silent) = (
+            [count for count, *_ in found],
+            np.sum(found, 0).astype(int),
+        )
+        span = " to ".join(dict.fromkeys(f"{end(counts):,}" for end in (min, max)))
+        lines.append(
+            f"**{label}, {words}:** in {len(found)} of {plural(len(group), 'network')} {span} of "
+            f"{len(confidence):,} test answers share one confidence: all “"
+            f"{'” or “'.join(sorted(answers))}”, {right:,} of {shared:,} right. In "
+            f"{'all' if silent == shared else f'{silent:,}'} of these every input of the last "
+            "layer is exactly zero, so that its bias alone answers."
+        )
+    if groups and not lines:
+        n = plural(sum(map(len, groups.values())), "network")
         lines = [f"No {fewest} test answers of any network share a confidence ({n} examined)."]
     return sentences(lines, runs, name)
 
