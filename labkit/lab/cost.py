@@ -3,18 +3,16 @@
 import contextlib
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import torch
 
-from labkit.core import data as datasets
 from labkit.core.config import Config
 from labkit.core.words import plural
 from labkit.lab.progress import images
 from labkit.lab.provenance import provenance
-from labkit.lab.reuse import recorded, retrain_before
 from labkit.lab.workers import WORTH
 from labkit.store.folder import SHIPPED, Store, StoreError
 from labkit.store.record import files
@@ -23,17 +21,6 @@ MOST_READ = 100  # records
 SHORT = 60.0  # seconds, up to which one run is trained without a word
 LONG = 600.0  # seconds, from which on a command asks
 SCALE = ("dataset", "epochs", "seed")  # fields that do not change how fast an image is trained
-
-
-def missing(configs: Iterable[Config], retrain: bool | str, store: Store) -> list[Config]:
-    """The runs of these configs that would be trained now, each once.
-
-    Raises:
-        DataError: they need images that are not to be had.
-    """
-    before = retrain_before(retrain)
-    digests = {c: c.digest(datasets.checksum(c.dataset)) for c in dict.fromkeys(configs)}
-    return [config for config, digest in digests.items() if not recorded(store, digest, before)]
 
 
 def estimate(

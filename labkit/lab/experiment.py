@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 
-from labkit.core import data as datasets
+from labkit.core import data
 from labkit.core.config import Config, seed_range
 from labkit.core.device import check_device
 from labkit.core.values import ConfigError
 from labkit.lab.progress import shown
-from labkit.lab.reuse import recorded, retrain_before, reuse, tell
+from labkit.lab.reuse import on_record, reuse, tell
 from labkit.store.checkpoint import SUFFIX, Checkpoint
 from labkit.store.folder import Store
 from labkit.store.run import Run
@@ -89,12 +89,11 @@ def run_all(
     }
     configs = list(dict.fromkeys(config for group in groups.values() for config in group))
     labels = {c: next(label for label in groups if c in groups[label]) for c in configs}
-    store, before = store or Store(), retrain_before(retrain)
+    store = store or Store()
     check_device("cpu" if executor else device)
-    digests = {config: config.digest(datasets.checksum(config.dataset)) for config in configs}
+    runs = on_record(configs, retrain, store)
     for config in configs:
-        config.check_batches(datasets.training_images(config.dataset))
-    runs = {c: r for c, digest in digests.items() if (r := recorded(store, digest, before))}
+        config.check_batches(data.training_images(config.dataset))
     for found in runs.values():
         reuse(found, Checkpoint(store.folder / f"{found.digest}{SUFFIX}"), "none")
     missing = [config for config in configs if config not in runs]

@@ -7,16 +7,19 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from labkit.core.version import __version__
 
+if TYPE_CHECKING:
+    import torch
 
-def provenance(device: torch.device) -> dict[str, Any]:
+
+def provenance(device: "torch.device") -> dict[str, Any]:
     """What runs, where and when; a run's last bits depend on device, processor, threads and
     versions, besides its config, data and training version."""
+    import torch  # here, since a report needs no more than the commit
+
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
     versions = {"labkit": __version__, "python": platform.python_version()}
@@ -36,6 +39,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def processor() -> str:
     """The CPU's model where the system tells it, and the instruction set that torch uses of it."""
+    import torch
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

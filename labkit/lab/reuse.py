@@ -1,9 +1,11 @@
 """Which recorded runs count, and which are trained again."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from labkit.core import data
+from labkit.core.config import Config
 from labkit.core.log import say
 from labkit.core.values import ConfigError, flag
 from labkit.core.words import plural
@@ -19,6 +21,18 @@ ALWAYS = "9999"  # later than any date: every recorded run is trained again
 def valid(run: Run, before: str) -> bool:
     """Whether a recorded run need not be trained again; one dated in the future proves nothing."""
     return not before or run.dated(before, utc_now())
+
+
+def on_record(configs: Iterable[Config], retrain: bool | str, store: Store) -> dict[Config, Run]:
+    """Those runs of these configs that are recorded and count.
+
+    Raises:
+        DataError: they need images that are not to be had.
+    """
+    before = retrain_before(retrain)
+    digests = {c: c.digest(data.checksum(c.dataset)) for c in dict.fromkeys(configs)}
+    found = {config: recorded(store, digest, before) for config, digest in digests.items()}
+    return {config: run for config, run in found.items() if run}
 
 
 def recorded(store: Store, digest: str, before: str) -> Run | None:

@@ -127,7 +127,7 @@ def in_processes(
         for config, came in coming:
             if isinstance(came, str):
                 sentence = f"the process that trained it failed ({came}); it is trained in this one"
-                warnings.warn(f"{config.describe()}: {sentence}.", StoreWarning, stacklevel=3)
+                warnings.warn(f"{config.describe()}: {sentence}.", StoreWarning, stacklevel=4)
             else:
                 runs[config] = kept(store, came)
     return runs
@@ -170,7 +170,7 @@ def sent(
                 if isinstance(came, str):
                     failed[config] = came
                     sentence = f"{config.describe()} could not be trained: {came}."
-                    warnings.warn(sentence, StoreWarning, stacklevel=3)
+                    warnings.warn(sentence, StoreWarning, stacklevel=4)
                 else:
                     runs[config] = kept(store, came)
                     home(log, runs[config])
@@ -246,7 +246,7 @@ def in_executor(
                 del active[name]
                 yield config, outcome(name, future)
             elif said.startswith(WARNING):
-                warnings.warn(said.removeprefix(WARNING), StoreWarning, stacklevel=3)
+                warnings.warn(said.removeprefix(WARNING), StoreWarning, stacklevel=4)
             elif said.startswith(REPORT):
                 log.note(config, *json.loads(said.removeprefix(REPORT)))
             else:

@@ -27,10 +27,10 @@ from nbclient.exceptions import DeadKernelError
 
 from labkit.core import data
 from labkit.core.config import SCALE_SEEDS, SCALES
-from labkit.core.device import find_device
+from labkit.core.device import check_device, find_device
 from labkit.core.values import LabkitError, choice
-from labkit.lab import cost, workers
 from labkit.lab.provenance import commit, commit_address
+from labkit.lab.reuse import on_record
 from labkit.report import notebook
 from labkit.report.page import PageSection, export, extracts, render, runs_shown, unrun
 from labkit.store.files import MOST_JSON, file_sha256, parse, read, write_atomically
@@ -192,18 +192,22 @@ def announce(
     Raises:
         DataError: it needs images that are not to be had.
     """
-    store, where = Store(), find_device(device)
-    configs = []
+    check_device(device)
+    store, configs = Store(), []
     for name, values in plans.items():
         if _ours(paths[name]):  # of what others train nothing is known before they do
             known = papermill.inspect_notebook(paths[name])
             compared = known.keys() & notebook.COMPARED
             usual = {key: ast.literal_eval(known[key]["default"]) for key in compared}
             configs += notebook.trained(usual | dict(values))
-    missing = cost.missing(configs, retrain, store)
+    kept = on_record(configs, retrain, store)
+    missing = [config for config in dict.fromkeys(configs) if config not in kept]
     for dataset in dict.fromkeys(config.dataset for config in missing):
         data.load(dataset)
     if missing:
+        from labkit.lab import cost, workers  # here, since they bring torch along
+
+        where = find_device(device)
         at_once = workers.together(missing, where, "epoch", store)
         seconds, words = cost.estimate(missing, where, store, at_once)
         cost.agreed(seconds, f"at least {words}", yes)

@@ -14,6 +14,7 @@ from labkit.judge.original import SECTIONS
 from labkit.lab import cost, workers
 from labkit.lab.cluster import dask as dask_executor
 from labkit.lab.experiment import run_all
+from labkit.lab.reuse import on_record
 from labkit.report.notebook import check_names
 from labkit.store.folder import Store
 from labkit.store.groups import divergences
@@ -51,7 +52,8 @@ def train_all(
     chosen = seed_range(seeds or SCALE_SEEDS[scale])
     wanted = [config.replace(seed=seed) for config in settings.values() for seed in chosen]
     store, where = Store(), find_device("cpu" if dask else device)
-    if missing := cost.missing(wanted, retrain, store):
+    kept = on_record(wanted, retrain, store)
+    if missing := [config for config in wanted if config not in kept]:
         at_once = 1 if dask else workers.together(missing, where, "bar", store)
         seconds, words = cost.estimate(missing, where, store, at_once)
         cost.agreed(seconds, words + ", one after another" * bool(dask), yes)
