@@ -142,7 +142,7 @@ def verdicts(runs: Runs) -> Figure:
 #: Of `verdicts`, in inches: how high a line is, and where its columns are: heads, middle and half
 #: width of the scale, value, n, verdict.
 LINE = 0.24
-HEADS, MIDDLE, HALF, VALUES, RUNS, WORDS = 0.24, 2.72, 0.57, 3.44, 4.68, 4.78
+HEADS, MIDDLE, HALF, VALUES, RUNS, WORDS = 0.24, 2.72, 0.57, 3.42, 4.8, 4.9
 
 
 def _key(axes: Axes, agrees: list[bool | None]) -> None:
