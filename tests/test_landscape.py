@@ -73,7 +73,7 @@ def test_the_sentence_names_the_lowest_and_what_cannot_be_told_from_it():
     assert p > 0.05
     assert "of 3 values the learning rate 0.001 has the lowest training loss after 2 epochs" in said
     assert "0.0510 nats; 0.01 cannot be told from it (Welch on ln(loss), 5 %, Holm; n = 3)" in said
-    assert "1.01 times that at 0.01 and 2.96 times that at 0.1" in said
+    assert "0.01 has 1.01 times and 0.1 has 2.96 times this lowest loss" in said
     assert "lr 1, seed 0, diverged" in said
     single = str(conclusions.landscape({k: runs[:1] for k, runs in RATES.items()}, "lr"))
     assert "a single run each, no claim (n = 1)" in single and "cannot be told" not in single

@@ -198,10 +198,10 @@ def test_identical_confidences_are_counted_and_explained(runs):
     )
     said = reasons.identical({"relu": [runs["relu"][0], changed]}).markdown
     assert said.count("\n") == 0 and "**relu, by running averages:** in 1 of 2 networks" in said
-    assert "50 of 1,000 test answers share one confidence: all “3” or “8”, 42 of 50" in said
-    assert "right. In 30 of these every input of the last layer" in said
+    assert "50 of 1,000 test answers share one confidence and answer “3” or “8”, 42 of 50" in said
+    assert "rightly. In 30 of these every input of the last layer" in said
     silent[alike] = 1
-    assert "right. In all of these every" in reasons.identical({"relu": [changed]}).markdown
+    assert "rightly. In all of these every" in reasons.identical({"relu": [changed]}).markdown
     assert "(6 networks examined)" in reasons.identical(runs).markdown
 
 
@@ -216,4 +216,4 @@ def test_three_clocks_show_the_same_losses():
     epochs = float(re.search(r"after ([\d.]+) epochs", said).group(1))
     below = next(i for i, loss in enumerate(losses) if loss <= 0.05)
     assert below <= epochs <= below + 1 and "median of 2 of 2 runs" in said
-    assert "never reaches" in reasons.progress_words({"base": group}, loss=0.001).markdown
+    assert "never comes down" in reasons.progress_words({"base": group}, loss=0.001).markdown

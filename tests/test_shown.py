@@ -458,7 +458,7 @@ def test_the_iteration_log_stands_on_our_range():
     other = dataclasses.replace(runs[0], config=Config(dataset="mnist-5k", epochs=3))
     assert "have no such iteration" in plots.iterations([other]).alt
     assert "other images" in str(conclusions.excerpt(other))
-    assert "(n = 1): mean 0.0500 nats" in str(conclusions.excerpt(runs[0]))
+    assert "(n = 1) has a mean of 0.0500 nats" in str(conclusions.excerpt(runs[0]))
 
 
 def test_the_drawing_has_every_block_and_shortcut_of_the_model():

@@ -439,7 +439,8 @@ def _with_running(one: Part, found: stats.Estimate, theirs: float, unit: str, fo
     original's numbers are most likely by these."""
     said = minus(f"; by running averages {found.mean:{form}}{unit} (n = {found.n})")
     sized = part("", 1, found, unit, "", theirs, form)
-    one = replace(one, found=one.found + said, brief=one.brief + said, size=sized.size)
+    one = replace(one, found=one.found + said, brief=one.brief + said)
+    one = replace(one, size=f"{sized.size}, by running averages" * bool(sized.size))
     return _with_theirs(one, theirs)
 
 

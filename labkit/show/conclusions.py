@@ -360,7 +360,10 @@ def recipe(runs: Runs, own: Runs) -> Text:
     usual = recipes.name(Config())
     if usual in ranked.index and usual != best:
         place = ranked.index.get_loc(usual) + 1
-        lines.append(f"The default here, {usual}, ranks number {place}, with {factor[usual]:.2f}.")
+        low, high = np.exp(ranked.loc[usual, ["low", "high"]].astype(float))
+        span = f" ({low:.2f} to {high:.2f} by seed)" * (high > low)
+        said = f"ranks number {place}, with {factor[usual]:.2f}{span}"
+        lines.append(f"The default here, {usual}, {said}.")
     p = recipes.noise(runs, own).loc[ranked.index]
     if p.notna().any(axis=None):
         within = [
@@ -378,13 +381,14 @@ def recipe(runs: Runs, own: Runs) -> Text:
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
-        ours = "; ".join(
-            f"{name}: {min(factors):.2f}{f' to {max(factors):.2f}' * (len(factors) > 1)}"
-            for name, factors in rises.items()
-        )
+        ours = []
+        for name, factors in rises.items():
+            span = f" ({min(factors):.2f} to {max(factors):.2f}, n = {len(factors)})"
+            ours.append(f"{name}: {np.median(factors):.2f}{span * (len(factors) > 1)}")
         lines.append(
             f"In section {recipes.RISING} the original's loss of epoch {last} is "
-            f"{theirs[last] / theirs[first]:.2f} times that of epoch {first}. Here: {ours}."
+            f"{theirs[last] / theirs[first]:.2f} times that of epoch {first}. Here (median): "
+            f"{'; '.join(ours)}."
         )
     if missing := [name for name in found.index if name not in ranked.index]:
         lines.append(f"Without a whole set of curves, so not ranked: {'; '.join(missing)}.")
@@ -424,13 +428,10 @@ def landscape(runs: Runs, field: str) -> Text:
             f"the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; "
             f"{tested}."
         )
-        factors = [
-            f"{np.mean(losses[value]) / np.mean(losses[best]):.2f} times that at {value:g}"
-            for value in own
-            if value in losses
-        ]
+        factors = {v: np.mean(losses[v]) / np.mean(losses[best]) for v in own if v in losses}
         if factors:
-            lines.append(f"Where the original stands, the loss is {' and '.join(factors)}.")
+            said = " and ".join(f"{v:g} has {factor:.2f} times" for v, factor in factors.items())
+            lines.append(f"Of the original's values, {said} this lowest loss.")
     return bullets(lines)
 
 
@@ -456,7 +457,8 @@ def excerpt(run: Run) -> Text:
         lines.append("This run had other images, so its iterations cannot be compared.")
     elif epochs > log.epoch and updates >= end:
         mean = float(run.iteration_loss[log.epoch, log.first : end].mean())
-        lines.append(f"This run at the same place (n = 1): mean {mean:.4f} nats.")
+        seed = run.config.seed
+        lines.append(f"Our run with seed {seed} (n = 1) has a mean of {mean:.4f} nats there.")
     else:
         lines.append(
             f"This run has {plural(epochs, 'epoch')} of {updates} iterations: too few to reach it."

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -327,24 +327,28 @@ def _open(found: Sequence[tuple[claims.Statement, claims.Part]], total: int) -> 
     if not found:
         return "None of them stays open."
     many = len(found)
-    numbers = list(dict.fromkeys(str(stated.number) for stated, _ in found))
-    head = f"The other {few(many)}, on claim{'s' * (len(numbers) > 1)} {listed(numbers)},"
-    if many == total:
-        head = f"All {few(many)}"
+    head = f"All {few(many)}" if many == total else f"The other {few(many)}"
     ns = on_runs(part.n for _, part in found)
-    needed = [part.needed for _, part in found if part.n > 1]
-    within = sorted(n for n in needed if n <= stats.MOST_RUNS)
-    more = sum(map(math.isfinite, needed)) - len(within)
-    never = sum(map(math.isinf, needed))
-    takes = []
-    if within:
-        span = " to ".join(dict.fromkeys(f"{n:.0f}" for n in (within[0], within[-1])))
-        takes.append(f"about {span} runs of each setting would settle {few(len(within))}")
-    if more:
-        takes.append(f"it would take more than {stats.MOST_RUNS:,} to settle {few(more)}")
-    if never:
-        takes.append(f"no number of runs alone would settle {few(never)}")
+
+    def named_of(stated: Iterable[claims.Statement]) -> str:
+        of = list(dict.fromkeys(str(one.number) for one in stated))
+        return f"claim{'s' * (len(of) > 1)} {listed(of)}" * bool(of)
+
+    def named(chosen: Callable[[float], bool]) -> str:
+        return named_of(s for s, part in found if part.n > 1 and chosen(part.needed))
+
+    takes, needed = [], sorted(part.needed for _, part in found if part.n > 1)
+    if within := named(lambda n: n <= stats.MOST_RUNS):
+        ends = [f"{n:.0f}" for n in needed if n <= stats.MOST_RUNS]
+        span = " to ".join(dict.fromkeys((ends[0], ends[-1])))
+        takes.append(f"about {span} runs of each setting would settle {within}")
+    if more := named(lambda n: stats.MOST_RUNS < n < math.inf):
+        takes.append(f"{more} would take more than {stats.MOST_RUNS:,}")
+    if never := named(math.isinf):
+        takes.append(f"no number of runs alone would settle {never}")
     takes = takes or ["these runs cannot tell how many it would take"]
+    alone = named_of([stated for stated, part in found if part.agrees is not None])
+    takes[-1] += f"; tested alone, a comparison of {alone} would be decided" * bool(alone)
     return f"{head} stay{'s' * (many == 1)} open ({ns}): {listed(takes, ', and ')}."
 
 

@@ -162,7 +162,8 @@ def accuracy_by_epoch(runs: Runs) -> Figure:
         for kind, look in looks.items():
             wrong = 100 * (1 - np.array([run.accuracies(*kind) for run in group]))
             point = {} if wrong.shape[1] > 1 else {"marker": "."}  # of one epoch there is no line
-            axes.plot(wrong.T, **{"color": style["color"]} | look | point)
+            many = {"lw": 0.7, "alpha": 0.6} if len(group) > 3 else {}
+            axes.plot(wrong.T, **{"color": style["color"]} | look | point | many)
             at = [percent(end) for end in (wrong[:, -1].min(), wrong[:, -1].max())]
             ends.append(f"{' to '.join(dict.fromkeys(at))} on {names[kind]}")
         said.append(f"{with_n(label, group)} ends at {', '.join(ends)}")

@@ -394,8 +394,8 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
         span = " to ".join(dict.fromkeys(f"{end(counts):,}" for end in (min, max)))
         lines.append(
             f"**{label}, {words}:** in {len(found)} of {plural(len(group), 'network')} {span} of "
-            f"{len(confidence):,} test answers share one confidence: all “"
-            f"{'” or “'.join(sorted(answers))}”, {right:,} of {shared:,} right. In "
+            f"{len(confidence):,} test answers share one confidence and answer “"
+            f"{'” or “'.join(sorted(answers))}”, {right:,} of {shared:,} rightly. In "
             f"{'all' if silent == shared else f'{silent:,}'} of these every input of the last "
             "layer is exactly zero, so that its bias alone answers."
         )
@@ -460,16 +460,17 @@ def progress_words(runs: Runs, loss: float = 0.05) -> Text:
                 done = int(below.argmax()) + 1
                 reached.append((done / run.iteration_loss.shape[1], done, _clock([run], done)))
         if not reached:
-            lines.append(f"**{label}:** never reaches {loss:g} nats (n = {len(group)}).")
+            never = f"its running mean never comes down to {loss:g} nats"
+            lines.append(f"**{label}:** {never} (n = {len(group)}).")
             continue
         epochs, updates, seconds = np.median(reached, axis=0)
         lines.append(
-            f"**{label}:** reaches {loss:g} nats after {brief(epochs)} "
+            f"**{label}:** its running mean comes down to {loss:g} nats after {brief(epochs)} "
             f"epoch{'s' * (brief(epochs) != '1')}, or {updates:,.0f} updates, or {seconds:,.0f} "
             f"seconds of training (median of {len(reached)} of {plural(len(group), 'run')})."
         )
     if shared := at_once(finite(runs)):
-        lines.append(f"The seconds are those of training{shared}.")
+        lines.append(f"The seconds are those of training{shared}: a rough comparison.")
     return bullets(lines or ["Every run diverged."])
 
 

@@ -330,8 +330,8 @@ def recipe_distances(runs: Runs) -> Table:
     frame.insert(0, "n", found["n"])
     several = bool((found["n"] > 1).any())
     caption = (
-        "By which factor a recipe's mean training losses are typically off the original's (root "
-        "mean square of the difference of logarithms; 1 is the same), nearest first"
+        "By which factor a recipe's mean training losses are typically off the original's, nearest "
+        "first; the factor: by the root mean square of the difference of logarithms, 1 is the same"
         + "; from, to: of single seeds" * several
         + ". Test figures are not used"
     )
@@ -468,7 +468,7 @@ def summary(runs: Runs) -> Table:
         if printed_runs:
             heads["original"] = {"first loss": ends[0], "last loss": ends[1]} | theirs
         rows[label] = {(head, k): v for head, part in heads.items() for k, v in part.items()}
-    theirs = " beside the original (full MNIST, ten epochs, n = 1)" * bool(printed_runs)
+    theirs = " beside the original, one run on full MNIST of ten epochs" * bool(printed_runs)
     caption = (
         f"Every setting{theirs}. Loss: mean of the "
         "first and of the last epoch, nats. Accuracy: after the last epoch. For the test accuracy, "
