@@ -328,11 +328,20 @@ def render(
         numbering=Numbering(),
         kinds=Counter(name.partition(".")[0] for name in head_by + made_by),
         sources=Counter(run["source"] for run in manifest["runs"].values()),
-        versions=first[0].provenance["versions"] if first else {},
+        versions=versions_of(runs.values()),
         seconds=(ended - began).total_seconds(),
         themes=figure.THEMES,
         code_style=HtmlFormatter(style="default").get_style_defs(".highlight"),
     )
+
+
+def versions_of(runs: Iterable[Run]) -> dict[str, str]:
+    """The versions that the runs were trained with, by program."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, version in run.provenance["versions"].items():
+            found.setdefault(name, {})[version] = None
+    return {name: " or ".join(sorted(versions)) for name, versions in found.items()}
 
 
 def page_config(
