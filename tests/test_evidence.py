@@ -79,14 +79,14 @@ def test_every_setting_has_its_seeds_and_every_record_is_whole(records):
 
 
 def test_what_a_record_measures_takes_at_most_60_kilobytes():
-    """Those that learnt little aside: answers at random take more."""
+    """Those that learnt less than 97 % aside: unsure answers take more, at most 65."""
     for path in SHIPPED.glob("*-*.npz"):
         with np.load(path) as arrays:
-            if (arrays["test_labels"] == arrays["test_predicted"]).mean() < 0.97:
-                continue
+            right = (arrays["test_labels"] == arrays["recalibrated_predicted"]).mean()
+            most = 60e3 if right >= 0.97 else 65e3
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **{name: arrays[name] for name in ARRAYS})
-        assert path.stat().st_size - buffer.getbuffer().nbytes < 60e3, path.name
+        assert path.stat().st_size - buffer.getbuffer().nbytes < most, path.name
 
 
 SPLITS = {"train": "training", "test": "test"}

@@ -162,7 +162,8 @@ def browser():
         started.close()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
 def test_a_browser_shows_it_without_errors_requests_or_barriers(page, browser, width, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     trouble, requests = [], []

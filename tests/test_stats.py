@@ -63,18 +63,18 @@ def test_the_interval_covers_what_runs_and_images_were_drawn_from(n, draw):
 
 def test_one_more_run_lies_where_it_is_said_to(draw):
     inside, below = 0, 0
-    for *seen, new in draw.normal(size=(1500, 4)):
+    for *seen, new in draw.normal(size=(4000, 4)):
         found = stats.estimate(seen)
         inside += found.next_low <= new <= found.next_high
         below += stats.p_of_one_more(seen, new) < 0.05
-    assert inside / 1500 == pytest.approx(0.95, abs=0.018) and below == 1500 - inside
+    assert inside / 4000 == pytest.approx(0.95, abs=0.012) and below == 4000 - inside
     pairs = 0
     for first, second in zip(
-        draw.normal(0, 1, (1500, 5)), draw.normal(0, 2, (1500, 5)), strict=True
+        draw.normal(0, 1, (4000, 5)), draw.normal(0, 2, (4000, 5)), strict=True
     ):
         found = stats.estimate(first[:4], second[:4])
         pairs += found.next_low <= first[4] - second[4] <= found.next_high
-    assert pairs / 1500 == pytest.approx(0.95, abs=0.02)
+    assert pairs / 4000 == pytest.approx(0.95, abs=0.015)
 
 
 def test_as_many_runs_as_are_said_to_be_needed_have_the_power(draw):

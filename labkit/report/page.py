@@ -337,10 +337,10 @@ def render(
 
 def versions_of(runs: Iterable[Run]) -> dict[str, str]:
     """The versions that the runs were trained with, by program."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, set[str]] = {}
     for run in runs:
         for name, version in run.provenance["versions"].items():
-            found.setdefault(name, {})[version] = None
+            found.setdefault(name, set()).add(version)
     return {name: " or ".join(sorted(versions)) for name, versions in found.items()}
 
 

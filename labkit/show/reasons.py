@@ -387,10 +387,8 @@ def identical(runs: Runs, fewest: int = 20) -> Text:
                 answers |= {run.classes[i] for i in run.predicted(statistics)[alike]}
         if not found:
             continue
-        counts, (shared, right, silent) = (
-            [count for count, *_ in found],
-            np.sum(found, 0).astype(int),
-        )
+        counts = [count for count, *_ in found]
+        shared, right, silent = np.sum(found, 0).astype(int)
         span = " to ".join(dict.fromkeys(f"{end(counts):,}" for end in (min, max)))
         lines.append(
             f"**{label}, {words}:** in {len(found)} of {plural(len(group), 'network')} {span} of "
