@@ -18,7 +18,7 @@ from scipy import stats
 
 from labkit.core.config import SCALE_SEEDS, SCALES, Config
 from labkit.core.data import CHECKSUMS
-from labkit.judge import original
+from labkit.judge import original, recipes
 from labkit.judge.claims import corrected, judgements, tally
 from labkit.store.audit import record_problems
 from labkit.store.folder import SHIPPED, Store
@@ -28,48 +28,74 @@ SEEDS = range(SCALE_SEEDS["paper"])
 
 
 @pytest.fixture(scope="module")
-def records():
-    """Section → seed → the record, as it lies on disk."""
-    found = defaultdict(dict)
+def by_recipe():
+    """Recipe, see `OTHERS` → section → seed → the record, as it lies on disk."""
+    found = {recipe: defaultdict(dict) for recipe in OTHERS}
     for path in SHIPPED.glob("*.json"):
         record = json.loads(path.read_text())
-        with np.load(next(SHIPPED.glob(f"{path.stem}-*.npz"))) as arrays:
+        arrays = next(SHIPPED.glob(f"{path.stem}-*.npz"))
+        record["bytes"] = path.stat().st_size + arrays.stat().st_size
+        with np.load(arrays) as arrays:
             if "recalibrated_predicted" in arrays:  # else from before there were such answers
                 record["labels"] = arrays["test_labels"]
                 record["answers"] = arrays["recalibrated_predicted"]
                 record["right"] = record["labels"] == record["answers"]
         config = Config(**record["config"])
-        if config.replace(activation="relu", lr=0.01, batch_size=64, seed=0) == PAPER:
-            found[original.section_of(config).number][config.seed] = record
-    return {number: dict(sorted(by_seed.items())) for number, by_seed in found.items()}
+        usual = config.replace(activation="relu", lr=0.01, batch_size=64, seed=0)
+        for recipe, changes in OTHERS.items():
+            if usual == PAPER.replace(**changes):
+                section = original.section_of(config.replace(**recipes.USUAL))
+                found[recipe][section.number][config.seed] = record
+    return {
+        recipe: {number: dict(sorted(by_seed.items())) for number, by_seed in of.items()}
+        for recipe, of in found.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def ledger():
-    """Claim → what labkit finds on the shipped runs."""
+def records(by_recipe):
+    """The same of the default."""
+    return by_recipe["default"]
+
+
+@pytest.fixture(scope="module")
+def shipped_runs(by_recipe):
+    """The shipped runs of those recipes, as labkit reads them."""
     store = Store(SHIPPED, shipped=None)
-    runs = {}
-    for section in original.SECTIONS:
-        config = PAPER.replace(
-            activation=section.activation, lr=section.lr, batch_size=section.batch_size
-        )
-        runs[section.name] = [
-            store.find(config.replace(seed=seed), CHECKSUMS["mnist"]) for seed in SEEDS
+    return {
+        f"{recipe} {number}": [
+            store.find(Config(**record["config"]), CHECKSUMS["mnist"])
+            for record in by_seed.values()
         ]
-    return {found.claim.number: found for found in judgements(runs)}
+        for recipe, records in by_recipe.items()
+        for number, by_seed in records.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def ledger(shipped_runs):
+    """Claim → what labkit finds on the shipped runs."""
+    return {found.claim.number: found for found in judgements(shipped_runs)}
 
 
 PAPER = Config(**SCALES["paper"])
+#: What the recipes change that are trained whole.
+OTHERS = {"default": {}, "nearest": recipes.NEAREST}
 
 
-def test_every_setting_has_its_seeds_and_every_record_is_whole(records):
+def test_every_setting_has_its_seeds_and_every_record_is_whole(records, by_recipe):
     assert sorted(records) == sorted(section.number for section in original.SECTIONS)
     assert all(set(SEEDS) <= set(by_seed) for by_seed in records.values())
+    # Of the other recipe as many of every section.
+    assert by_recipe["nearest"].keys() == records.keys()
+    assert len({tuple(by_seed) for by_seed in by_recipe["nearest"].values()}) == 1
     paths = list(SHIPPED.glob("*"))
     assert [record_problems(path) for path in paths if path.suffix == ".json"].count([]) == (
         len(paths) // 2
     )
-    assert sum(path.stat().st_size for path in paths) < 12 * 2**20
+    ours = sum(record["bytes"] for by_seed in records.values() for record in by_seed.values())
+    assert ours < 12e6
+    assert sum(path.stat().st_size for path in paths) < 15e6  # with landscape and appendix
     commits = {
         path.stem: json.loads(path.read_text())["provenance"]["commit"]
         for path in paths
@@ -227,6 +253,47 @@ def test_every_verdict_follows_from_the_records(records, ledger):
         assert [part.agrees for part in ledger[number].parts] == list(agrees), number
         found = [part.p for part in ledger[number].parts]
         assert found == pytest.approx(list(p_values), rel=1e-6, nan_ok=True), number
+
+
+def test_the_verdicts_under_another_recipe_follow_too(by_recipe, shipped_runs):
+    found = recipes.verdicts(shipped_runs)
+    assert len(found) == len(OTHERS)
+    for parts, records in zip(found.values(), by_recipe.values(), strict=True):
+        expected = [part for of_claim in by_hand(records).values() for part in of_claim]
+        agrees, p_values = zip(*expected, strict=True)
+        assert [part.agrees for part in parts.values()] == list(agrees)
+        ours = [part.p for part in parts.values()]
+        assert ours == pytest.approx(list(p_values), nan_ok=True)
+
+
+def test_so_do_the_distances_of_the_recipes(by_recipe, shipped_runs):
+    distances = recipes.distances(shipped_runs, all_epochs=True)
+    noise = recipes.noise(shipped_runs, shipped_runs, all_epochs=True)
+    for recipe, records in by_recipe.items():
+        name = "Adam" if recipe == "default" else "Adam, PyTorch's initialisation, pixels 0 to 1"
+        squares = []
+        for number, by_seed in records.items():
+            logs = np.log([[row["loss"] for row in r["history"]] for r in by_seed.values()])
+            default = np.log(
+                [
+                    [row["loss"] for row in r["history"]]
+                    for r in by_recipe["default"][number].values()
+                ]
+            )
+            squares.append(((logs - np.log(PRINTED[number]["epoch_loss"])) ** 2).mean())
+            assert distances.loc[name, number] == pytest.approx(math.sqrt(squares[-1]))
+            spread = 2 * default.var(0, ddof=1).mean()
+            p = stats.f.sf(squares[-1] / spread, 10, 10 * (len(default) - 1))
+            assert noise.loc[name, number] == pytest.approx(p)
+        assert distances.loc[name, "all"] == pytest.approx(math.sqrt(np.mean(squares)))
+
+
+def test_the_noise_of_one_epoch_says_little_of_the_next(records):
+    """As `recipes.noise` takes for granted: how the losses of neighbouring epochs correlate."""
+    for by_seed in records.values():
+        logs = np.log([[row["loss"] for row in r["history"]] for r in by_seed.values()])
+        neighbours = np.diag(np.corrcoef(logs.T), 1)
+        assert abs(neighbours.mean()) < 0.4
 
 
 def test_the_headline_follows_from_the_records(records, ledger):

@@ -117,8 +117,8 @@ def test_provenance_stands_at_the_end(soup):
     footer = soup.find("footer").get_text(" ")
     for word in ("torch", "python", "cpu", "commit", "seconds", "trained now"):
         assert word in footer
-    # The appendix's, two more seeds of the default there, those of the tests, and one of an epoch.
-    recorded = len(recipes.settings("mnist")) + 9 * len(recipes.EPOCHS) + 4
+    # The appendix's with more seeds of two recipes, those of the tests, and one of an epoch.
+    recorded = len(recipes.settings("mnist")) + (9 + 1) * len(recipes.EPOCHS) + 4
     # The landscape's but for the original's own, three and two of each.
     recorded += 3 * (len(landscape.learning_rates()) + len(landscape.batch_sizes()) - 4)
     said = f"2 of its runs were trained meanwhile, {recorded} were on record"

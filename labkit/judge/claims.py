@@ -189,7 +189,13 @@ def judge(claim: Statement, runs: Runs) -> Judgement | None:
                 break
     else:
         return None
-    needed, first = {k: groups[config] for k, config in chosen.items()}, next(iter(chosen.values()))
+    return judged(claim, {name: groups[config] for name, config in chosen.items()})
+
+
+def judged(claim: Statement, needed: Settings) -> Judgement:
+    """The verdict on `claim` from the runs of the settings that it needs, a run of each or more,
+    whatever their recipe."""
+    first = next(iter(needed.values()))[0].config
     settings, notes = finite(needed), []
     parts = (
         claim.judge(settings)
@@ -213,6 +219,12 @@ def judge(claim: Statement, runs: Runs) -> Judgement | None:
 def judgements(runs: Runs) -> Iterator[Judgement]:
     """The verdicts on all claims that `runs` suffice for, in the ledger's order."""
     yield from filter(None, (judge(claim, runs) for claim in CLAIMS))
+
+
+def alike(part: Part, other: Part) -> bool:
+    """Whether two findings on one comparison lie on the same side of the claim's border; both have
+    numbers."""
+    return (part.numbers.mean > part.numbers.border) == (other.numbers.mean > other.numbers.border)
 
 
 def corrected(found: Sequence[Judgement]) -> list[tuple[Statement, Part, float, bool | None]]:

@@ -23,7 +23,7 @@ from pygments.formatters import HtmlFormatter
 
 from labkit.core.config import MNIST, VARIED, Config, scale_name
 from labkit.core.words import plural
-from labkit.judge import claims, original
+from labkit.judge import claims, original, recipes
 from labkit.judge.own import Claim, verdicts_on
 from labkit.show import conclusions, figure, overview, remake, tables
 from labkit.store.folder import Store, StoreError
@@ -272,7 +272,13 @@ def render(
         head = [overview.abstract(compared), conclusions.headline(compared)]
         head += [conclusions.ours(compared), tables.beside(compared)]
     if judged:
-        head += [overview.verdicts(compared), overview.curves(compared), tables.ledger(compared)]
+        again = {
+            f"{recipe}: {original.section(number).name}": group
+            for recipe, by_section in recipes.whole(others if scale == "paper" else {}).items()
+            for number, group in by_section.items()
+        }
+        head += [overview.verdicts(compared), overview.curves(compared)]
+        head += [tables.ledger(compared, again)]
     head += [tables.summary(rows)] if rows else []
     head += [tables.own_ledger(pairs)] if pairs else []
     own_summary = [tables.summary(own)] if own and judged else []

@@ -1,11 +1,13 @@
 """Sentences of judgement, computed from runs; each says on how many runs it rests."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from labkit.core.config import DATASETS, MNIST, Config, scale_name, seed_range
 from labkit.core.measures import STATISTICS
@@ -94,7 +96,8 @@ def appendix(seeds: int) -> Text:
     epochs = sorted(config.epochs for config in recipes.settings("mnist").values())
     return Text(
         f"> **Appendix, on full MNIST at every scale:** {len(recipes.CANDIDATES)} candidates, "
-        f"{epochs[0]} to {epochs[-1]} epochs per run, {plural(count, 'run')} of each."
+        f"{epochs[0]} to {epochs[-1]} epochs per run, {plural(count, 'run')} of each; of "
+        f"{len(recipes.WHOLE)} of them whole runs of all sections, with more seeds."
     )
 
 
@@ -339,6 +342,63 @@ def ours(runs: Runs) -> Text:
     return bullets([said])
 
 
+def _whole_curves(runs: Runs, own: Runs) -> Iterator[str]:
+    """How far the recipes that were trained whole are from all the original's curves, and whether
+    the verdicts depend on the recipe; nothing where there are no two."""
+    found, p = recipes.distances(runs, all_epochs=True), recipes.noise(runs, own, all_epochs=True)
+    if len(found) < 2:
+        return
+    ranked = [
+        f"{name} is off by a factor of {np.exp(row['all']):.2f} (n = {row['n']:.0f}), "
+        f"{_within_noise(p.loc[name])}"
+        for name, row in found.iterrows()
+    ]
+    epochs = plural(max(found.attrs["epochs"].values()), "epoch")
+    yield f"Over all {epochs} of all {len(p.columns)} curves {'; '.join(ranked)}."
+    verdicts = recipes.verdicts(runs)
+    here = verdicts.pop(recipes.name(Config()), {})
+    for name, parts in verdicts.items():
+        pairs = [(here[what], part) for what, part in parts.items() if what in here]
+        known = [part for part in parts.values() if part.agrees is not None]
+        both = [a.agrees is b.agrees for a, b in pairs if None not in (a.agrees, b.agrees)]
+        open_ = [pair for pair in pairs if None in (pair[0].agrees, pair[1].agrees)]
+        sides = [claims.alike(a, b) for a, b in open_ if a.numbers and b.numbers]
+        yield (
+            f"**Do the verdicts depend on the recipe?** With {name}, "
+            f"{on_runs(part.n for part in parts.values())}, {len(known)} of "
+            f"{plural(len(parts), 'comparison')} are decided, each tested on its own. "
+            f"Of the {len(both)} that the default decides too, {sum(both)} have the same verdict; "
+            f"of {len(sides)} others {sum(sides)} lie on the same side of the claim's border."
+        )
+
+
+def _own_noise(own: Runs) -> Iterator[str]:
+    """How far two trainings of the original's are apart in the one epoch that it prints twice, and
+    two of the default there."""
+    log, base = original.EXCERPTS[0], original.SECTIONS[0]
+    group = recipes.curves(own).get(recipes.name(Config()), {}).get(base.number, [])
+    losses = [run.history["loss"].iloc[log.epoch] for run in group if len(run.history) > log.epoch]
+    if len(losses) > 1:
+        theirs = original.EXCERPT_EPOCH_LOSS, base.epoch_loss[log.epoch]
+        ours = np.exp(np.sqrt(2) * np.log(losses).std(ddof=1))
+        yield (
+            f"The original prints epoch {log.epoch} of its {base.name} twice, {theirs[0]:.4f} and "
+            f"{theirs[1]:.4f} nats: a factor of {max(theirs) / min(theirs):.2f} between what look "
+            f"like two of its runs. Two of the default differ there by a factor of {ours:.2f}, "
+            f"typically (n = {len(losses)})."
+        )
+
+
+def _within_noise(p: pd.Series) -> str:
+    """On which of the original's curves a recipe is within noise, by its p-values."""
+    within = [original.section(n).name for n, value in p.items() if value >= 1 - stats.LEVEL]
+    if not p.notna().any():
+        return "noise unknown"
+    if len(within) in (0, len(p)):
+        return f"{'within' if within else 'beyond'} noise on {'all' if within else 'each'} of them"
+    return f"within noise on {', '.join(within)} alone"
+
+
 @remakable
 def recipe(runs: Runs, own: Runs) -> Text:
     """Which recipe comes nearest to the original's curves, how sure that is, and whether what is
@@ -371,13 +431,17 @@ def recipe(runs: Runs, own: Runs) -> Text:
             f"{original.section(number).name} ({stats.p_words(value)})"
             for number, value in p.loc[best].items()
         ]
-        every = (p >= 1 - stats.LEVEL).all(axis=1).sum()
+        # Of a recipe that was the original's, one curve in twenty would differ as much.
+        corrected = np.array([stats.holm(list(row)) for row in p.to_numpy()])
+        every = p.index[(corrected >= 1 - stats.LEVEL).all(axis=1)]
         seeds = min(map(len, recipes.curves(own)[usual].values()))
         lines.append(
             f"Two runs of one recipe differ, too. Judged by that (F test; n = {seeds} of the "
-            f"default), the nearest recipe is {', '.join(within)}. On all of these curves "
-            f"{every or 'no'} recipe{'s are' if every > 1 else ' is'} within noise."
+            f"default), the nearest recipe is {', '.join(within)}. Corrected for all curves "
+            f"together (Holm), within noise on every one: {'; '.join(every) or 'no recipe'}."
         )
+    lines += _own_noise(own)
+    lines += _whole_curves(runs, own)
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
@@ -392,13 +456,21 @@ def recipe(runs: Runs, own: Runs) -> Text:
         )
     if missing := [name for name in found.index if name not in ranked.index]:
         lines.append(f"Without a whole set of curves, so not ranked: {'; '.join(missing)}.")
-    epochs = ", ".join(
-        f"{plural(count, 'epoch')} of section {number}"
-        for number, count in found.attrs["epochs"].items()
-    )
+    devices = Counter(run.provenance["device"] for group in runs.values() for run in group)
+    if len(devices) > 1:
+        (most, device), *others = [(n, device) for device, n in devices.most_common()]
+        rest = "".join(f", {n} on {device}" for n, device in others)
+        lines.append(
+            f"Of these {devices.total()} runs {most} were trained on {device}{rest}; the "
+            "provenance at the end says which."
+        )
+    compared: dict[int, list[str]] = {}
+    for number, count in found.attrs["epochs"].items():
+        compared.setdefault(count, []).append(original.section(number).name)
+    lengths = (f"{plural(count, 'epoch')} of {', '.join(of)}" for count, of in compared.items())
     lines.append(
-        f"Limits: this compares only {epochs}, and few changes in combination; the original "
-        "is one run, and what it did may be none of these."
+        f"Limits: the ranking compares only {'; '.join(lengths)}; and few changes in combination. "
+        "The original is one run, and what it did may be none of these."
     )
     return bullets(lines)
 

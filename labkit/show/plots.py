@@ -464,17 +464,22 @@ def _calibrated(unsure: np.ndarray, wrong: np.ndarray, fewest: int) -> tuple[np.
 
 @remakable
 def recipe_curves(runs: Runs) -> Figure:
-    """The training losses of the three nearest recipes and of the default, a panel per section; the
-    original dashed. The others are in `recipe_distances`."""
+    """The training losses of the nearest recipe, of those that were trained whole and of the
+    default, a panel per section; the original dashed. The others are in `recipe_distances`."""
     found, distances = recipes.curves(runs), recipes.distances(runs)
     if not found:
         return nothing("Training losses of the recipes: every run diverged.")
     ranked = distances.index[distances["all"].notna()]
     usual = recipes.name(Config())
-    names = [name for name in dict.fromkeys([*ranked[:3], usual]) if name in found]
+    chosen = dict.fromkeys([*ranked[:1], *recipes.whole(runs), usual])
+    names = [name for name in chosen if name in found]
     sections = [s for s in original.SECTIONS if any(s.number in c for c in found.values())]
-    figure, parts = panels(3.4 + 0.2 * len(names), columns=len(sections))
-    for axes, section in zip(parts, sections, strict=True):
+    columns = min(len(sections), 3)
+    rows = -(-len(sections) // columns)
+    figure, parts = panels(0.9 + 0.2 * len(names) + 2.3 * rows, rows, columns)
+    for axes in parts[len(sections) :]:
+        axes.set_axis_off()
+    for axes, section in zip(parts, sections, strict=False):
         longest = 0
         for name, by_section, style in styled({name: found[name] for name in names}, "marker"):
             if group := by_section.get(section.number):
@@ -484,13 +489,14 @@ def recipe_curves(runs: Runs) -> Figure:
                 longest = max(longest, len(losses))
         axes.plot(section.epoch_loss[:longest], lw=1.2, ls=DASHED, zorder=4, **THEIRS)
         against_epochs(axes, section.name, xlabel="epoch", xlim=(-0.3, max(longest - 0.7, 0.3)))
-    parts[0].set_ylabel("mean loss of the epoch (nats)")
+    for axes in parts[::columns]:
+        axes.set_ylabel("mean loss of the epoch (nats)")
     legend_above(figure, ncols=1)
-    nearest = f"nearest over all is {', then '.join(ranked[:3])}"
+    nearest = ranked[0] if len(ranked) else "none, since no recipe has all curves"
     return figure.described(
         f"Training losses of {plural(len(names), 'recipe')} of {len(found)} beside the original's, "
-        f"log axes, one panel each for {', '.join(section.name for section in sections)}; "
-        f"{nearest if len(ranked) else 'nearest is none, since no recipe has all curves'}.",
+        f"log axes, one panel each for {', '.join(section.name for section in sections)}; nearest "
+        f"over all is {nearest}.",
         f"mean of the seeds, {on_runs(len(g) for name in names for g in found[name].values())}",
     )
 

@@ -234,29 +234,46 @@ def beside(runs: Runs) -> Table:
 
 
 @remakable
-def ledger(runs: Runs) -> Table:
-    """What the original states, and the verdict that these runs give, comparison by comparison."""
+def ledger(runs: Runs, others: Runs | None = None) -> Table:
+    """What the original states, and the verdict that these runs give, comparison by comparison.
+
+    Args:
+        others: runs of other recipes, each of which gets a column with its verdicts.
+    """
     columns = ["claim", "the original says", "compared", "verdict", "n", "found here"]
     columns += ["the original's size", "its own numbers"]
+    elsewhere = recipes.verdicts(others or {})
     rows = []
     for judgement in claims.judgements(runs):
         stated = judgement.claim
         says, own = f"{stated.says} (section {stated.section})", stated.own()
         for part in judgement.parts:
             found = part.what, part.verdict, part.n, part.brief, part.size
-            rows.append([stated.number, says, *found, own])
+            again = [_again(part, parts.get(part.what)) for parts in elsewhere.values()]
+            rows.append([stated.number, says, *found, own, *again])
             says = own = ""  # once per claim
-    frame = pd.DataFrame(rows, columns=columns).set_index("claim")
+    heads = [*columns, *(f"with {recipe}" for recipe in elsewhere)]
+    frame = pd.DataFrame(rows, columns=heads).set_index("claim")
     first = next(iter(runs.values()))[0].config
     own = f" on {first.dataset} with {plural(first.epochs, 'epoch')}: not the original's"
+    again = f"with another recipe: the verdict of its runs, {seeds_of(others)}; " if others else ""
     caption = (
         f"The original's claims and the verdicts on them{own * (scale_name(first) != 'paper')}, a "
         "row per comparison, each tested on its own at 5\u00a0%; the sections give intervals and "
         "tests; the original's size: whether it lies inside what one more run of ours would give; "
-        "accuracies and answers are recalibrated unless stated otherwise; "
+        f"{again}accuracies and answers are recalibrated unless stated otherwise; "
         f"{BOTH}; {seeds_of(runs, runs)}"
     )
     return Table(frame, caption)
+
+
+def _again(part: claims.Part, other: claims.Part | None) -> str:
+    """The verdict of other runs on the same comparison; where they decide nothing, on which side of
+    the claim's border they lie."""
+    if other is None or other.agrees is not None or not (part.numbers and other.numbers):
+        return claims.VERDICTS[other.agrees] if other else "–"
+    side = "same" if claims.alike(part, other) else "other"
+    return f"{claims.UNDECIDED}, {side} side"
 
 
 @remakable
@@ -319,9 +336,10 @@ def _until(run: Run, loss: float) -> tuple[float, float, float]:
 
 
 @remakable
-def recipe_distances(runs: Runs) -> Table:
-    """By which factor each recipe's training losses are off the original's, see `recipes`."""
-    found = recipes.distances(runs)
+def recipe_distances(runs: Runs, all_epochs: bool = False) -> Table:
+    """By which factor each recipe's training losses are off the original's, see
+    `recipes.distances`."""
+    found = recipes.distances(runs, all_epochs)
     heads = {
         place: f"{original.section(place).name}, {plural(count, 'epoch')}"
         for place, count in found.attrs["epochs"].items()
@@ -329,11 +347,11 @@ def recipe_distances(runs: Runs) -> Table:
     frame = np.exp(found.drop(columns="n")).rename(columns=heads)
     frame.insert(0, "n", found["n"])
     several = bool((found["n"] > 1).any())
+    where = " over all epochs of all its curves" * all_epochs
     caption = (
-        "By which factor a recipe's mean training losses are typically off the original's, nearest "
-        "first; the factor: by the root mean square of the difference of logarithms, 1 is the same"
-        + "; from, to: of single seeds" * several
-        + ". Test figures are not used"
+        f"By which factor a recipe's mean training losses are typically off the original's{where}, "
+        "nearest first; the factor: by the root mean square of the difference of logarithms, 1 is "
+        "the same" + "; from, to: of single seeds" * several + ". Test figures are not used"
     )
     frame = frame if several else frame.drop(columns=["from", "to"])
     return Table(frame, caption, dict.fromkeys(heads.values(), 2))
