@@ -37,7 +37,7 @@ def test_settings_are_the_originals_with_little_changed():
         section = original.section_of(config.replace(**recipes.USUAL))
         assert label == f"{recipes.name(config)}: {section.name}"
         sections_of.setdefault(recipes.name(config), []).append(section.number)
-        if changed in (set(), set(recipes.NEAREST)):  # trained whole; without any the report's own
+        if changed in (set(), set(recipes.SECOND)):  # trained whole; without any the report's own
             assert config.replace(**recipes.USUAL) == Config(
                 **SCALES["paper"],
                 **{f: getattr(section, f) for f in ("activation", "lr", "batch_size")},
