@@ -474,24 +474,24 @@ def recipe_curves(runs: Runs) -> Figure:
     chosen = dict.fromkeys([*ranked[:1], *recipes.whole(runs), usual])
     names = [name for name in chosen if name in found]
     sections = [s for s in original.SECTIONS if any(s.number in c for c in found.values())]
-    columns = min(len(sections), 3)
-    rows = -(-len(sections) // columns)
-    figure, parts = panels(0.9 + 0.2 * len(names) + 2.3 * rows, rows, columns)
-    for axes in parts[len(sections) :]:
-        axes.set_axis_off()
+    rows, key = len(sections) // 3 + 1, {}
+    figure, parts = panels(0.2 + 2.4 * rows, rows, 3)
+    hollow = THEIRS | {"mfc": "none", "ms": 7}  # what it surrounds is seen
     for axes, section in zip(parts, sections, strict=False):
         longest = 0
         for name, by_section, style in styled({name: found[name] for name in names}, "marker"):
             if group := by_section.get(section.number):
                 losses = np.mean([run.history["loss"] for run in group], axis=0)
-                label = f"{name} (default)" if name == usual else name
-                axes.plot(losses, lw=1.7, ms=5, label=textwrap.fill(label, 70), **style)
+                label = textwrap.fill(f"{name} (default)" if name == usual else name, 20)
+                key[label] = axes.plot(losses, lw=1.7, ms=4, **style)[0]
                 longest = max(longest, len(losses))
-        axes.plot(section.epoch_loss[:longest], lw=1.2, ls=DASHED, zorder=4, **THEIRS)
-        against_epochs(axes, section.name, xlabel="epoch", xlim=(-0.3, max(longest - 0.7, 0.3)))
-    for axes in parts[::columns]:
-        axes.set_ylabel("mean loss of the epoch (nats)")
-    legend_above(figure, ncols=1)
+        (theirs,) = axes.plot(section.epoch_loss[:longest], lw=1.2, ls=DASHED, zorder=4, **hollow)
+        against_epochs(axes, section.name, xlabel="epoch", xlim=(-0.5, max(longest - 0.5, 0.5)))
+    for axes in parts[len(sections) :]:
+        axes.set_axis_off()
+    key["original"] = theirs
+    parts[len(sections)].legend(key.values(), key, frameon=False, loc="center left", fontsize=9)
+    figure.supylabel("mean training loss of the epoch (nats)", size=9.5, color=INK)
     nearest = ranked[0] if len(ranked) else "none, since no recipe has all curves"
     return figure.described(
         f"Training losses of {plural(len(names), 'recipe')} of {len(found)} beside the original's, "
