@@ -145,12 +145,12 @@ def test_what_two_runs_of_one_recipe_have_between_them_explains_nothing():
     assert "noise" not in str(conclusions.recipe(runs, alone))
 
 
-def whole(factors, **settings):
-    """Runs of all five sections and ten epochs, off the printed losses by a factor per seed."""
+def whole(factors, epochs=10, **settings):
+    """Runs of all five sections, off the printed losses by a factor per seed."""
     return {
-        f"{settings} {section.name}": [
+        f"{settings} {epochs} {section.name}": [
             made_up_run(
-                losses=tuple(factor * loss for loss in section.epoch_loss),
+                losses=tuple(factor * loss for loss in section.epoch_loss[:epochs]),
                 dataset="mnist",
                 activation=section.activation,
                 lr=section.lr,
@@ -183,10 +183,22 @@ def test_recipes_that_were_trained_whole_are_compared_on_every_epoch_of_every_cu
     assert f"a factor of {np.exp(off):.2f} (n = 2), beyond noise on each of them; Adam" in said
     assert "a factor of 1.09 between what look like two of its runs" in said
     assert "tanh" in plots.recipe_curves(runs).alt
-    # A recipe with a curve less is not whole.
-    del near[list(near)[-1]]
-    assert list(recipes.distances(own | near, all_epochs=True).index) == ["Adam"]
-    assert "Over all 10 epochs" not in str(conclusions.recipe(own | near, own))
+    # A recipe with a curve less is compared on the others, and not ranked.
+    *kept, last = near
+    rest = own | {label: near[label] for label in kept}
+    found = recipes.distances(rest, all_epochs=True)
+    less = found.loc["Adam, PyTorch's initialisation"]
+    assert list(found.index) == ["Adam", less.name]
+    assert less[list(PRINTED)[:-1]].tolist() == pytest.approx([off] * 4)
+    assert less[["all", "low", list(PRINTED)[-1]]].isna().all() and less["n"] == 2
+    short = whole((1.4,), epochs=2, init="default")
+    said = str(conclusions.recipe(rest | short, own))
+    assert f"of {np.exp(off):.2f} on baseline, sigmoid, tanh, learning rate 0.1 (n = 2)," in said
+    assert "Do the verdicts" not in said
+    # One that has a single whole curve is in the table alone.
+    few = own | short | {last: near[last]}
+    assert np.isnan(recipes.distances(few, all_epochs=True).loc[less.name, "1"])
+    assert "Over all 10 epochs" not in str(conclusions.recipe(few, own))
 
 
 def test_claims_are_judged_again_under_another_recipe():

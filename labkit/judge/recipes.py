@@ -99,14 +99,15 @@ def curves(runs: Runs) -> dict[str, dict[str, list[Run]]]:
     return by_recipe(finite(runs))
 
 
+def long(runs: Runs) -> Runs:
+    """The runs with all the original's epochs and images."""
+    return {k: [run for run in v if scale_name(run.config) == "paper"] for k, v in runs.items()}
+
+
 def whole(runs: Runs) -> dict[str, dict[str, list[Run]]]:
-    """The runs by recipe and by the original's section: those with all its epochs and images, of
-    the recipes that have such runs of all its sections."""
-    long = {
-        label: [run for run in group if scale_name(run.config) == "paper"]
-        for label, group in runs.items()
-    }
-    found = by_recipe(long)
+    """The `long` runs by recipe and by the original's section, of the recipes that have such runs
+    of all its sections."""
+    found = by_recipe(long(runs))
     return {recipe: c for recipe, c in found.items() if len(c) == len(original.SECTIONS)}
 
 
@@ -142,18 +143,25 @@ def rises(runs: Runs) -> dict[str, list[float]]:
     return {recipe: factors for recipe, factors in found.items() if factors}
 
 
+def _square(run: Run, length: int) -> float:
+    """The mean square of ln(ours) - ln(theirs) over so many first epochs."""
+    theirs = original.section_of(run.config.replace(**USUAL)).epoch_loss
+    return float(np.mean(np.log(run.history["loss"].to_numpy()[:length] / theirs[:length]) ** 2))
+
+
 def distances(runs: Runs, all_epochs: bool = False) -> pd.DataFrame:
     """How far each recipe's training losses are from the original's, nearest first.
 
-    Of a run: the root mean square over the epochs of ln(ours) - ln(theirs). Of a curve, and of a
-    recipe (`all`): the root mean square over the seeds that all its curves have, and over its
-    curves, each with the same weight; NaN where a curve is missing. `low` and `high` are those of
-    the single seeds. Columns: the sections' numbers, `all`, `low`, `high`, `n` (seeds).
+    Of a run: the root mean square over the epochs of ln(ours) - ln(theirs). Of a curve: the root
+    mean square over its runs. Of a recipe (`all`): that over the seeds that all curves have and
+    over the curves, each with the same weight; NaN where a curve is missing. `low` and `high` are
+    those of the single seeds. Columns: the sections' numbers, `all`, `low`, `high`, `n` (the seeds
+    that all its curves have).
 
     Args:
-        all_epochs: of the recipes that are `whole`, every epoch; else those that all recipes have.
+        all_epochs: the `long` runs alone, and every epoch; else those epochs that all runs have.
     """
-    found = whole(finite(runs)) if all_epochs else curves(runs)
+    found = curves(long(runs) if all_epochs else runs)
     numbers = [number for number in EPOCHS if any(number in c for c in found.values())]
     epochs = {
         number: min(len(run.history) for c in found.values() for run in c.get(number, []))
@@ -161,29 +169,16 @@ def distances(runs: Runs, all_epochs: bool = False) -> pd.DataFrame:
     }
     rows = {}
     for recipe, by_section in found.items():
-        off = {
-            number: {
-                run.config.seed: np.sqrt(
-                    np.mean(
-                        np.log(
-                            run.history["loss"].to_numpy()[:length]
-                            / original.section(number).epoch_loss[:length]
-                        )
-                        ** 2
-                    )
-                )
-                for run in by_section.get(number, [])
+        squares = pd.DataFrame(
+            {
+                number: {run.config.seed: _square(run, epochs[number]) for run in group}
+                for number, group in (dict.fromkeys(numbers, ()) | by_section).items()
             }
-            for number, length in epochs.items()
-        }
-        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in off.values())))
-        each = np.array([[off[number][seed] for number in numbers] for seed in seeds])
-        row = dict.fromkeys([*numbers, "all", "low", "high"], np.nan) | {"n": len(seeds)}
-        if len(seeds):
-            of_seeds = np.sqrt((each**2).mean(1))
-            row |= dict(zip(numbers, np.sqrt((each**2).mean(0)), strict=True))
-            row |= {"all": np.sqrt((each**2).mean()), "low": of_seeds.min(), "high": of_seeds.max()}
-        rows[recipe] = row
+        )
+        complete = squares.dropna().mean(axis=1)  # by seed
+        whole = {"all": complete.mean(), "low": complete.min(), "high": complete.max()}
+        seeds = squares.dropna(axis=1, how="all").dropna()
+        rows[recipe] = {**(pd.Series({**squares.mean(), **whole}) ** 0.5), "n": len(seeds)}
     columns = [*numbers, "all", "low", "high", "n"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("recipe")
     frame.attrs["epochs"] = epochs

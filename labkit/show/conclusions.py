@@ -343,16 +343,21 @@ def ours(runs: Runs) -> Text:
 
 
 def _whole_curves(runs: Runs, own: Runs) -> Iterator[str]:
-    """How far the recipes that were trained whole are from all the original's curves, and whether
-    the verdicts depend on the recipe; nothing where there are no two."""
+    """How far the recipes that were trained to the end in several sections are from the original's
+    whole curves, and whether the verdicts depend on the recipe; nothing where there are no two."""
     found, p = recipes.distances(runs, all_epochs=True), recipes.noise(runs, own, all_epochs=True)
-    if len(found) < 2:
+    several = found[p.columns].notna().sum(axis=1) > 1
+    if several.sum() < 2:
         return
-    ranked = [
-        f"{name} is off by a factor of {np.exp(row['all']):.2f} (n = {row['n']:.0f}), "
-        f"{_within_noise(p.loc[name])}"
-        for name, row in found.iterrows()
-    ]
+    ranked = []
+    for name, row in found[several].iterrows():
+        curves = row[p.columns].dropna().astype(float)
+        which = ", ".join(original.section(number).name for number in curves.index)
+        of = f" on {which}" * (len(curves) < len(p.columns))
+        ranked.append(
+            f"{name} is off by a factor of {np.exp(np.sqrt((curves**2).mean())):.2f}{of} "
+            f"(n = {row['n']:.0f}), {_within_noise(p.loc[name, curves.index])}"
+        )
     epochs = plural(max(found.attrs["epochs"].values()), "epoch")
     yield f"Over all {epochs} of all {len(p.columns)} curves {'; '.join(ranked)}."
     verdicts = recipes.verdicts(runs)
