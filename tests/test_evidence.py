@@ -40,6 +40,7 @@ def by_recipe():
                 record["labels"] = arrays["test_labels"]
                 record["answers"] = arrays["recalibrated_predicted"]
                 record["right"] = record["labels"] == record["answers"]
+                record["averaged"] = record["labels"] == arrays["test_predicted"]
         config = Config(**record["config"])
         usual = config.replace(activation="relu", lr=0.01, batch_size=64, seed=0)
         for recipe, changes in OTHERS.items():
@@ -131,9 +132,9 @@ def counts_of(group, split, statistics="_recalibrated"):
     return np.array(kept).reshape(-1, 10, 10)
 
 
-def right(group):
+def right(group, answers="right"):
     """100 where a test image was answered correctly, `[runs, images]`, by recalibrated answers."""
-    return 100.0 * np.array([r["right"] for r in group.values() if "right" in r])
+    return 100.0 * np.array([r[answers] for r in group.values() if answers in r])
 
 
 def excess(group):
@@ -320,7 +321,9 @@ def test_what_the_ledger_says_beside_the_verdicts_follows_too(records, ledger):
             for c in (counts_of(records[n], "test", "") for n in (other, "1"))
         ]
         said = f"by running averages {means[0] - means[1]:+.3g} points".replace("-", "−")
-        assert ledger[number].parts[-1].found.endswith(f"{said} (n = {len(SEEDS)})")
+        p, _ = over_runs_and_images(right(records[other], "averaged"), right(base, "averaged"))
+        tested = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+        assert ledger[number].parts[-1].found.endswith(f"{said} ({tested}, n = {len(SEEDS)})")
     last = [record["history"][-1]["loss"] for record in base.values()]
     assert ledger[1].parts[0].brief.startswith(f"{min(last):.4f} to {max(last):.4f} nats")
     area = np.mean(areas(records["2.1"])) - np.mean(areas(base))

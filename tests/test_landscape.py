@@ -71,8 +71,9 @@ def test_the_sentence_names_the_lowest_and_what_cannot_be_told_from_it():
     logs = np.log([[0.0505, 0.0515, 0.0525], [0.05, 0.051, 0.052]])
     p = stats.ttest_ind(*logs, equal_var=False).pvalue
     assert p > 0.05
-    assert "of 3 values the learning rate 0.001 has the lowest training loss after 2 epochs" in said
-    assert "0.0510 nats; 0.01 cannot be told from it (Welch on ln(loss), 5 %, Holm; n = 3)" in said
+    assert "of 3 values the learning rate 0.001, an end of the range, has the lowest" in said
+    assert "training loss after 2 epochs, 0.0510 nats; 0.01 (1.01 times as high) cannot be" in said
+    assert "cannot be told from it (Welch on ln(loss), 5 %, Holm; n = 3)" in said
     assert "0.01 has 1.01 times and 0.1 has 2.96 times this lowest loss" in said
     assert "lr 1, seed 0, diverged" in said
     single = str(conclusions.landscape({k: runs[:1] for k, runs in RATES.items()}, "lr"))

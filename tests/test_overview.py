@@ -260,6 +260,9 @@ def test_titles_are_short(runs):
     for number in NUMBERS:
         title = str(overview.finding(number, runs)).partition(" (n = ")[0]
         assert 0 < len(title.split()) <= overview.MOST_WORDS + 1, title
+    # The abstract counts after Holm's correction.
+    counted = str(overview.finding("1", runs))
+    assert "in all" in counted and counted.endswith(", each tested alone)")
 
 
 def test_every_part_of_the_ledger_says_something_in_words(runs):

@@ -212,6 +212,12 @@ def test_three_clocks_show_the_same_losses():
     ends = [axes.lines[0].get_xdata()[-1] for axes in figure.axes]
     assert ends == [10, 40, 20]  # epochs of four updates and two seconds
     assert len({tuple(axes.lines[0].get_ydata()) for axes in figure.axes}) == 1
+    # Of runs that each have one high loss at another time the mean is shown, not the low losses.
+    short, spikes = made_up_run(losses=(0.1,)), np.full((3, 1, 12), 0.01)
+    spikes[range(3), 0, (4, 5, 6)] = 1
+    spiky = [dataclasses.replace(short, iteration_loss=of) for of in spikes]
+    shown = reasons.progress({"base": spiky}).axes[0].lines[0].get_ydata()
+    assert max(shown) == pytest.approx(np.mean([0.01, 0.01, 1]))
     said = reasons.progress_words({"base": group}, loss=0.05).markdown
     epochs = float(re.search(r"after ([\d.]+) epochs", said).group(1))
     below = next(i for i, loss in enumerate(losses) if loss <= 0.05)

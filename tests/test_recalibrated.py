@@ -173,9 +173,9 @@ def test_running_averages_alone_stand_in_the_tables_of_old_records():
     assert recalibrated[["n", "values"]].eq(0).all(None) and recalibrated["inside"].isna().all()
     assert running["n"].eq(2).all() and running["values"].eq(2).all()  # 4 and the total differ
     said = str(conclusions.claim(7, OLD))
-    assert "no run has recalibrated answers; by running averages +0 points (n = 2)" in said
+    assert "no run has recalibrated answers; by running averages +0 points (p = 1, n = 2)" in said
     said = str(conclusions.claim(2, OLD))
-    assert "no run has recalibrated answers; by running averages 94.95 % (n = 2)" in said
+    assert "no run has recalibrated answers; by running averages 94.95 % (p < 0.001, n = 2)" in said
 
 
 def test_n_counts_the_runs_that_count():
@@ -265,9 +265,9 @@ def test_the_running_figure_stands_beside_the_claims_accuracies():
         ],
     }
     for number, recalibrated, running in (
-        (2, "test accuracy: 99.80 %", "by running averages 96.90 % (n = 2)"),
-        (7, "test accuracy: −5.05 points", "by running averages −0.45 points (n = 2)"),
-        (8, "test accuracy: +0 points", "by running averages +3 points (n = 2)"),
+        (2, "test accuracy: 99.80 %", "by running averages 96.90 % (p < 0.001, n = 2)"),
+        (7, "test accuracy: −5.05 points", "by running averages −0.45 points (p = 0.043, n = 2)"),
+        (8, "test accuracy: +0 points", "by running averages +3 points (p < 0.001, n = 2)"),
     ):
         part = claims.judge(claims.claim(number), runs).parts[-1]
         assert recalibrated in part.found and running in part.found and running in part.brief

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from labkit.core.config import VARIED, scale_name
-from labkit.core.measures import RUNNING
+from labkit.core.measures import RECALIBRATED, RUNNING
 from labkit.core.values import ConfigError, whole
 from labkit.core.words import SPLITS, minus, number
 from labkit.judge import original, stats
@@ -288,17 +288,17 @@ def last_loss(run: Run) -> float:
     return float(run.history["loss"].iloc[-1])
 
 
-def test_percent(run: Run) -> np.ndarray:
+def test_percent(run: Run, statistics: str = RECALIBRATED) -> np.ndarray:
     """100 for each test image that was answered correctly, else 0: the mean is the accuracy in %.
 
-    By recalibrated answers; length 0 for a run that has none.
+    Length 0 for a run without such answers.
     """
-    return 100.0 * run.right()
+    return 100.0 * run.right(statistics)
 
 
-def training_percent(run: Run) -> float:
-    """The accuracy on the training images in %, recalibrated: of all that there are."""
-    return 100 * run.accuracy("train")
+def training_percent(run: Run, statistics: str = RECALIBRATED) -> float:
+    """The accuracy on the training images in %: of all that there are."""
+    return 100 * run.accuracy("train", statistics)
 
 
 def compared(first: Sequence[Run], second: Sequence[Run], measure: Measure) -> stats.Estimate:
@@ -422,7 +422,8 @@ def _final_loss(settings: Settings) -> list[Part]:
         form=".4f",
         logs=True,
     )
-    says = "the loss", "may end at", "ended far from", f"the stated {stated}"
+    listed = original.SECTIONS[0].epoch_loss[-1]
+    says = "the loss", "may end at", "ended far from", f"the stated {stated} (listed: {listed:.6f})"
     if math.isnan(found.p):
         said = f"{what}: {np.mean(losses):.4f} nats (n = {found.n}, no claim)"
         return [Part(what, None, found.n, said, brief, numbers=shown, says=says)]
@@ -449,7 +450,8 @@ def _with_theirs(one: Part, theirs: float | None) -> Part:
 def _with_running(one: Part, found: stats.Estimate, theirs: float, unit: str, form: str) -> Part:
     """The part with the same figure by running averages, which decides nothing but the size: the
     original's numbers are most likely by these."""
-    said = minus(f"; by running averages {found.mean:{form}}{unit} (n = {found.n})")
+    tested = f"{stats.p_words(found.p)}, " * math.isfinite(found.p)
+    said = minus(f"; by running averages {found.mean:{form}}{unit} ({tested}n = {found.n})")
     sized = part("", 1, found, unit, "", theirs, form)
     one = replace(one, found=one.found + said, brief=one.brief + said)
     one = replace(one, size=f"{sized.size}, by running averages" * bool(sized.size))
@@ -461,11 +463,10 @@ def _above_99(settings: Settings) -> list[Part]:
     for split, kind in SPLITS.items():
         what, theirs = f"{kind} accuracy", getattr(original.SECTIONS[0], split).total_percent
         one = nothing(what)
+        # The training images are all there are; the test images stand for others.
+        by = training_percent if split == "train" else test_percent
         if group:
-            # The training images are all there are; the test images stand for others.
-            values = [100 * run.accuracy(split) for run in group]
-            values = values if split == "train" else [test_percent(run) for run in group]
-            found = stats.estimate(values, about=99.0, bounds=PERCENT)
+            found = stats.estimate(list(map(by, group)), about=99.0, bounds=PERCENT)
             wrong = f"{10 * (100 - found.mean):.1f} images in 1,000 wrong"
             brief = f"{found.mean:.2f} %, {wrong}"
             one = part(what, 1, found, " %", brief, form=".2f", border=99.0)
@@ -473,7 +474,7 @@ def _above_99(settings: Settings) -> list[Part]:
                 images = int(group[0].counts(split).sum())
                 left = f"{images:,} images alone leave ± {found.by_images:.2f} %"
                 one = replace(one, found=f"{one.found}; {left}, however many the runs")
-        averaged = [100 * run.accuracy(split, RUNNING) for run in answering(settings["1"], RUNNING)]
+        averaged = [by(run, RUNNING) for run in answering(settings["1"], RUNNING)]
         running = stats.estimate(averaged, about=99.0, bounds=PERCENT)
         one = replace(one, says=(what, "passed", "stayed below", "99 %"))
         parts.append(_with_running(one, running, theirs, " %", ".2f"))
@@ -597,7 +598,7 @@ def _accuracies(first: str, second: str, names: str, expected: int) -> Callable[
         if one.n:
             one = replace(one, brief=f"{one.brief}; the original {in_images(theirs)}")
         averaged = [answering(group, RUNNING) for group in groups]
-        shares = ([100 * run.accuracy("test", RUNNING) for run in group] for group in averaged)
+        shares = ([test_percent(run, RUNNING) for run in group] for group in averaged)
         return _with_running(one, stats.estimate(*shares), theirs, " points", "+.3g")
 
     return judged
@@ -619,9 +620,11 @@ def _own_batch() -> str:
 
 
 def _own_tanh() -> str:
+    over, under = _own_area("2.2", "1"), _own_area("2.2", "2.1")
     relu, sigmoid, tanh = (original.section(n).epoch_loss[-1] for n in ("1", "2.1", "2.2"))
-    said = f"its lists end at {relu:.4f} (ReLU), {tanh:.4f} (tanh), {sigmoid:.4f} (sigmoid)"
-    return f"{'agree' if relu <= tanh <= sigmoid else 'disagree'}: {said}"
+    said = f"{over:+.3g} in mean ln loss from ReLU, {under:+.3g} from sigmoid; its lists end at "
+    said += f"{relu:.4f} (ReLU), {tanh:.4f} (tanh), {sigmoid:.4f} (sigmoid)"
+    return minus(f"{'agree' if under < 0 < over else 'disagree'}: {said}")
 
 
 def _own_tables(first: str, second: str, expected: int) -> str:

@@ -413,71 +413,89 @@ def recipe(runs: Runs, own: Runs) -> Text:
     if len(ranked) < 2:
         return bullets(["There are no two recipes to compare."])
     factor, n = np.exp(ranked["all"]), int(ranked["n"].min())
-    best, second = ranked.index[:2]
+    best, usual = ranked.index[0], recipes.name(Config())
+    shown = factor.map("{:.2f}".format)
+    following = list(shown.index[1:][shown.iloc[1:] == shown.iloc[1]])
     ahead = n > 1 and ranked["high"].iloc[0] < ranked["low"].iloc[1:].min()
-    lines = [
-        f"Of {len(ranked)} recipes **{best}** comes nearest: its losses are typically off by a "
-        f"factor of {factor.iloc[0]:.2f}; next is {second}, {factor.iloc[1]:.2f}.",
-        f"Even its worst seed is nearer than the best seed of any other (n = {n})."
-        if ahead
-        else f"With n = {n} it is not certain which recipe comes first.",
-    ]
-    usual = recipes.name(Config())
-    if usual in ranked.index and usual != best:
-        place = ranked.index.get_loc(usual) + 1
+    place = ""
+    if usual in ranked.index and usual not in (best, *following):
         low, high = np.exp(ranked.loc[usual, ["low", "high"]].astype(float))
         span = f" ({low:.2f} to {high:.2f} by seed)" * (high > low)
-        said = f"ranks number {place}, with {factor[usual]:.2f}{span}"
-        lines.append(f"The default here, {usual}, {said}.")
-    p = recipes.noise(runs, own).loc[ranked.index]
-    if p.notna().any(axis=None):
-        within = [
-            f"{'within' if value >= 1 - stats.LEVEL else 'beyond'} noise at "
-            f"{original.section(number).name} ({stats.p_words(value)})"
-            for number, value in p.loc[best].items()
-        ]
-        # Of a recipe that was the original's, one curve in twenty would differ as much.
-        corrected = np.array([stats.holm(list(row)) for row in p.to_numpy()])
-        every = p.index[(corrected >= 1 - stats.LEVEL).all(axis=1)]
-        seeds = min(map(len, recipes.curves(own)[usual].values()))
-        lines.append(
-            f"Two runs of one recipe differ, too. Judged by that (F test; n = {seeds} of the "
-            f"default), the nearest recipe is {', '.join(within)}. Corrected for all curves "
-            f"together (Holm), within noise on every one: {'; '.join(every) or 'no recipe'}."
+        place = f"; the default here is number {ranked.index.get_loc(usual) + 1}, with "
+        place += f"{shown[usual]}{span}"
+    lines = [
+        f"{_explained(runs, own)}In the first epochs **{best}** comes nearest of {len(ranked)}: "
+        f"its losses are typically off by a factor of {shown.iloc[0]}. Next with {shown.iloc[1]} "
+        f"{'are' if len(following) > 1 else 'is'} {'; '.join(following)}{place}. "
+        + (
+            f"Even the worst seed of the nearest is nearer than the best of any other (n = {n})."
+            if ahead
+            else f"With n = {n} the order is not certain."
         )
-    lines += _own_noise(own)
+    ]
+    lines += [" ".join([*_first_epochs(runs, own, ranked.index), *_own_noise(own)])]
     lines += _whole_curves(runs, own)
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
-        ours = []
-        for name, factors in rises.items():
-            span = f" ({min(factors):.2f} to {max(factors):.2f}, n = {len(factors)})"
-            ours.append(f"{name}: {np.median(factors):.2f}{span * (len(factors) > 1)}")
+        most = max(rises, key=lambda name: max(rises[name]))
+        medians = [np.median(factors) for factors in rises.values()]
         lines.append(
             f"In section {recipes.RISING} the original's loss of epoch {last} is "
-            f"{theirs[last] / theirs[first]:.2f} times that of epoch {first}. Here (median): "
-            f"{'; '.join(ours)}."
+            f"{theirs[last] / theirs[first]:.2f} times that of epoch {first}. Here the median of a "
+            f"recipe is {min(medians):.2f} to {max(medians):.2f}, and the highest of all runs "
+            f"{max(rises[most]):.2f} ({most}, n = {len(rises[most])})."
         )
     if missing := [name for name in found.index if name not in ranked.index]:
         lines.append(f"Without a whole set of curves, so not ranked: {'; '.join(missing)}.")
-    devices = Counter(run.provenance["device"] for group in runs.values() for run in group)
-    if len(devices) > 1:
-        (most, device), *others = [(n, device) for device, n in devices.most_common()]
-        rest = "".join(f", {n} on {device}" for n, device in others)
-        lines.append(
-            f"Of these {devices.total()} runs {most} were trained on {device}{rest}; the "
-            "provenance at the end says which."
-        )
     compared: dict[int, list[str]] = {}
     for number, count in found.attrs["epochs"].items():
         compared.setdefault(count, []).append(original.section(number).name)
     lengths = (f"{plural(count, 'epoch')} of {', '.join(of)}" for count, of in compared.items())
+    devices = Counter(run.provenance["device"] for group in runs.values() for run in group)
+    trained = ", ".join(f"{count} on {device}" for device, count in devices.most_common())
     lines.append(
         f"Limits: the ranking compares only {'; '.join(lengths)}; and few changes in combination. "
-        "The original is one run, and what it did may be none of these."
+        + f"The runs were trained on different devices: {trained}. " * (len(devices) > 1)
+        + "The original is one run, and what it did may be none of these."
     )
-    return bullets(lines)
+    return bullets(line for line in lines if line)
+
+
+def _explained(runs: Runs, own: Runs) -> str:
+    """Whether a recipe is within noise on every epoch of all the original's curves; "" where none
+    was trained so long."""
+    p = recipes.noise(runs, own, all_epochs=True).dropna()
+    if len(p.columns) < len(original.SECTIONS) or p.empty:
+        return ""
+    found = "; ".join(_never_beyond(p)) or f"None of the {len(p)} recipes that were trained whole"
+    return f"**{found} explains the original's curves.** "
+
+
+def _never_beyond(p: pd.DataFrame) -> list[str]:
+    """The recipes that are within noise on every curve: corrected for them all together, since of
+    the original's own recipe one curve in twenty would be beyond it."""
+    corrected = np.array([stats.holm(list(row)) for row in p.to_numpy()]).reshape(p.shape)
+    return list(p.index[(corrected >= 1 - stats.LEVEL).all(axis=1)])
+
+
+def _first_epochs(runs: Runs, own: Runs, ranked: pd.Index) -> Iterator[str]:
+    """Whether the nearest recipe is within noise in the first epochs, and which others are."""
+    p = recipes.noise(runs, own).loc[ranked]
+    if not p.notna().any(axis=None):
+        return
+    seeds = min(map(len, recipes.curves(own)[recipes.name(Config())].values()))
+    sides: dict[str, list[str]] = {"within noise on": [], "beyond it on": []}
+    for number, value in p.iloc[0].items():
+        side = list(sides)[value < 1 - stats.LEVEL]
+        sides[side].append(f"{original.section(number).name} ({stats.p_words(value)})")
+    said = ", and ".join(f"{side} {', '.join(names)}" for side, names in sides.items() if names)
+    kept = _never_beyond(p)
+    yield (
+        f"**Is the rest noise?** Two runs of one recipe differ, too. Judged by that (F test; n = "
+        f"{seeds} of the default), the nearest recipe is {said}. Corrected for all curves together "
+        f"(Holm), the first epochs exclude all recipes{' but ' * bool(kept)}{'; '.join(kept)}."
+    )
 
 
 @remakable
@@ -494,15 +512,20 @@ def landscape(runs: Runs, field: str) -> Text:
         logs = {value: np.log(group) for value, group in losses.items()}
         against = [stats.estimate(logs[value], logs[best]) for value in others]
         decided = [p < 1 - stats.LEVEL for p in stats.holm([one.p for one in against])]
-        alike = [f"{v:g}" for v, known in zip(others, decided, strict=True) if not known]
+        alike = [
+            f"{v:g} ({np.mean(losses[v]) / np.mean(losses[best]):.2f} times as high)"
+            for v, known in zip(others, decided, strict=True)
+            if not known
+        ]
+        end = ", an end of the range," * (best in (min(losses), max(losses)))
         told = f"{', '.join(alike)} cannot be told from it" if alike else "every other is higher"
         counts = [len(group) for group in losses.values()]
         tested = f"{told} (Welch on ln(loss), 5 %, Holm; {on_runs(counts)})"
         if max(counts) < 2:
             tested = "a single run each, no claim (n = 1)"
         lines.append(
-            f"**{line or called.capitalize()}:** of {len(losses)} values the {called} {best:g} has "
-            f"the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; "
+            f"**{line or called.capitalize()}:** of {len(losses)} values the {called} {best:g}{end}"
+            f" has the lowest training loss after {epochs}, {np.mean(losses[best]):.4f} nats; "
             f"{tested}."
         )
         factors = {v: np.mean(losses[v]) / np.mean(losses[best]) for v in own if v in losses}

@@ -242,13 +242,17 @@ def curves(runs: Runs) -> Figure:
 
 
 def _clauses(found: Iterable[tuple[claims.Part, bool | None]], agrees: bool) -> list[str]:
-    """What is so by the comparisons with that verdict, a clause for all of whom the same is so."""
-    of: dict[str, list[str]] = {}
+    """What is so by the comparisons with that verdict, a clause for all of whom the same is so, and
+    for all that the same is so of."""
+    of: dict[tuple[str, str], list[str]] = {}
     for part, verdict in found:
         if verdict is agrees:
             subject, so, otherwise, other = part.says
-            of.setdefault(f"{so if agrees else otherwise} {other}", []).append(subject)
-    return [f"{listed(subjects)} {said}" for said, subjects in of.items()]
+            of.setdefault((so if agrees else otherwise, other), []).append(subject)
+    clauses: dict[str, list[str]] = {}
+    for (so, other), subjects in of.items():
+        clauses.setdefault(f"{listed(subjects)} {so}", []).append(other)
+    return [f"{said} {listed(others)}" for said, others in clauses.items()]
 
 
 @remakable
@@ -347,8 +351,11 @@ def _open(found: Sequence[tuple[claims.Statement, claims.Part]], total: int) -> 
     if never := named(math.isinf):
         takes.append(f"no number of runs alone would settle {never}")
     takes = takes or ["these runs cannot tell how many it would take"]
-    alone = named_of([stated for stated, part in found if part.agrees is not None])
-    takes[-1] += f"; tested alone, a comparison of {alone} would be decided" * bool(alone)
+    alone = [part.agrees for _, part in found if part.agrees is not None]
+    counts = [(alone.count(True), "hold"), (alone.count(False), "fail")]
+    said = [f"{few(times)} of them {verb}{'s' * (times == 1)}" for times, verb in counts if times]
+    of = named_of(stated for stated, part in found if part.agrees is not None)
+    takes[-1] += f"; tested alone, {listed(said)} ({of})" * bool(alone)
     return f"{head} stay{'s' * (many == 1)} open ({ns}): {listed(takes, ', and ')}."
 
 
@@ -379,12 +386,13 @@ def _title(parts: Sequence[claims.Part]) -> Text:
         return Text("")
     verdicts = [(part, part.agrees) for part in parts]
     pieces = _clauses(verdicts, True) + _clauses(verdicts, False)
-    open_ = [part for part in parts if part.agrees is None]
+    open_, tested = [part for part in parts if part.agrees is None], ""
     if len(" ".join(pieces).split()) > MOST_WORDS:
         counts = Counter(part.agrees for part in parts)
         words = (True, "holds", "hold"), (False, "fails", "fail"), (None, "is open", "are open")
         said = [f"{few(n)} {one if n == 1 else m}" for kind, one, m in words if (n := counts[kind])]
-        pieces = [pieces[0], f"in all {listed(said)}"]
+        # The abstract's counts are those of all claims together.
+        pieces, tested = [pieces[0], f"in all {listed(said)}"], ", each tested alone"
     elif open_ == parts and len(parts) == 1 and parts[0].says[0]:
         subject, so, _, other = parts[0].says
         pieces = [f"whether {subject} {so} {other} is still undecided"]
@@ -392,7 +400,7 @@ def _title(parts: Sequence[claims.Part]) -> Text:
         said = f"{_subjects(open_, parts)} still undecided"
         long = len(" ".join([*pieces, said]).split()) > MOST_WORDS
         pieces.append(f"{few(len(open_))} open" if long else said)
-    return Text(capital(f"{'; '.join(pieces)} ({on_runs(part.n for part in parts)})"))
+    return Text(capital(f"{'; '.join(pieces)} ({on_runs(part.n for part in parts)}{tested})"))
 
 
 def _subjects(open_: Sequence[claims.Part], parts: Sequence[claims.Part]) -> str:

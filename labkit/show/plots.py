@@ -238,7 +238,7 @@ def accuracy_by_class(runs: Runs, split: str = "test") -> Figure:
         axes.plot(np.tile(places, len(wrong)), wrong.ravel(), **dots)
         if theirs := printed(printed_runs.get(label), split):
             axes.plot(places, 100 - np.array(theirs), ls="", **THEIRS)
-            said[-1] += f" (original {percent(100 - theirs[-1])})"
+            said[-1] += f"; the original's total {percent(100 - theirs[-1])}"
     tidy(axes, xlabel=noun, ylabel=f"wrong answers, {SPLITS[split]} images (%)")
     axes.set_xticks(range(len(names)), names, rotation=90 if upright(names) else 0)
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)  # for no mistake at all has a place

@@ -427,8 +427,9 @@ def progress(runs: Runs) -> Figure:
     figure, parts = panels(3.2, columns=3, sharey=True)
     said = []
     for label, group, style in styled(found, "ls"):
-        losses = np.median([run.iteration_loss for run in group], axis=0)
-        mean, done = smoothed(losses), np.arange(1, losses.size + 1)
+        # Smoothed first: the losses of batches are skewed, so their median lies below the mean.
+        mean = np.median([smoothed(run.iteration_loss) for run in group], axis=0)
+        losses, done = group[0].iteration_loss, np.arange(1, len(mean) + 1)
         clock, name = _clock(group, done), with_n(label, group)
         shown = np.unique(np.linspace(0, losses.size - 1, 200).astype(int))  # the eye sees no more
         for axes, places in zip(parts, (done / losses.shape[1], done, clock), strict=True):
