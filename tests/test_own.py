@@ -275,6 +275,9 @@ def test_a_run_is_kept_with_its_classes_and_read_without_the_images(kind, folder
         picture = Image.open(io.BytesIO(base64.b64decode(first["src"].partition(",")[2])))
         pixels = np.asarray(picture).reshape(*images.shape[2:], -1).transpose(2, 0, 1)
         assert np.array_equal(pixels, images[index])  # as they are, and in colour
+    wrong = int((~kept.right()).sum())
+    twice = gallery.mistakes([kept, kept], None)
+    assert f"{2 * wrong:,} mistakes on test images, {wrong:,} different ones" in twice.html
     without = gallery.mistakes([kept], None)
     assert re.sub('src="[^"]*"', 'src=""', shown.html) == without.html
 

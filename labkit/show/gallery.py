@@ -61,7 +61,9 @@ def mistakes(group: Sequence[Run], images: np.ndarray | None) -> Gallery:
     names, dataset, size = group[0].classes, group[0].config.dataset, ""
     if dataset in DATASETS:  # how large own images are no record says
         size = ' width="{2}" height="{1}"'.format(*SHAPES.get(dataset, GREY))
-    head = f"{sum(map(len, times.values()))} mistakes on test images, n = {len(runs)}, recalibrated"
+    wrong = [count for found in times.values() for count in found.values()]
+    head = f"{sum(wrong):,} mistakes on test images, {len(wrong):,} different ones, each shown once"
+    head += f"; n = {len(runs)}, recalibrated"
     head = "; ".join(filter(None, (head, left_out({"": group}))))
     parts, said = [], []
     for (true, answer), found in sorted(times.items(), key=lambda item: -len(item[1])):
