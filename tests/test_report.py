@@ -28,10 +28,10 @@ from labkit.__main__ import cli
 from labkit.core.config import Config
 from labkit.core.values import LabkitError
 from labkit.judge import original
-from labkit.judge.claims import CLAIMS
+from labkit.judge.claims import CLAIMS, Judgement, Part
 from labkit.lab import provenance
 from labkit.report import build
-from labkit.report.page import changed, grouped
+from labkit.report.page import changed, grouped, missed
 from labkit.report.verify import source, verify
 from labkit.show import remake
 from labkit.store.files import file_sha256
@@ -87,6 +87,17 @@ def test_every_claim_has_a_chip_that_leads_to_its_verdict(soup):
     rows = table_of(soup, "The original's claims and the verdicts")
     assert list(dict.fromkeys(row[0] for row in rows)) == [str(one.number) for one in CLAIMS]
     assert {row[3] for row in rows} == {"undecided (n = 1)"}
+
+
+def test_a_chip_says_when_a_claim_holds_by_another_size():
+    for agrees, size, another in (
+        (True, "outside: −5.25 against −2 to 1", True),
+        (True, "inside: −0.5 against −2 to 1", False),
+        (True, "", False),
+        (False, "outside: −5.25 against −2 to 1", False),
+    ):
+        parts = [Part("accuracy", agrees, 3, "", "", size=size), Part("loss", True, 3, "", "")]
+        assert missed(Judgement(CLAIMS[6], parts, "")) is another
 
 
 def test_smoke_numbers_do_not_look_like_results(soup):

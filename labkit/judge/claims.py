@@ -221,6 +221,11 @@ def judgements(runs: Runs) -> Iterator[Judgement]:
     yield from filter(None, (judge(claim, runs) for claim in CLAIMS))
 
 
+def outside(part: Part) -> bool:
+    """Whether the original's size lies outside what one more run of ours would give."""
+    return part.size.startswith("outside")
+
+
 def alike(part: Part, other: Part) -> bool:
     """Whether two findings on one comparison lie on the same side of the claim's border; both have
     numbers."""

@@ -327,7 +327,8 @@ def render(
         findings={name: as_output(text) for name, text in findings.items()},
         judged=judged,
         chips=[
-            (one.claim.number or slug(one.claim.name), one.claim.name, state(one)) for one in every
+            (one.claim.number or slug(one.claim.name), one.claim.name, state(one), missed(one))
+            for one in every
         ],
         stated=claims.CLAIMS,
         quotes=original.STATEMENTS,
@@ -409,6 +410,12 @@ def state(judgement: claims.Judgement) -> str:
     """How a claim stands, in a word: holds, fails, undecided, or mixed."""
     found = {part.agrees for part in judgement.parts}
     return "mixed" if len(found) > 1 else WORDS[found.pop()]
+
+
+def missed(judgement: claims.Judgement) -> bool:
+    """Whether a claim holds, though by another size than the one stated or shown with it."""
+    found = judgement.parts
+    return all(part.agrees for part in found) and any(map(claims.outside, found))
 
 
 def described(run: Run, started: str, finished: str) -> dict[str, Any]:
