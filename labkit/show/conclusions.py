@@ -463,20 +463,24 @@ def recipe(runs: Runs, own: Runs) -> Text:
 
 
 def _explained(runs: Runs, own: Runs) -> str:
-    """Whether a recipe is within noise on every epoch of all the original's curves; "" where none
-    was trained so long."""
-    p = recipes.noise(runs, own, all_epochs=True).dropna()
-    if len(p.columns) < len(original.SECTIONS) or p.empty:
+    """Whether a recipe is within noise on every epoch of all the original's curves, or of those
+    that it has, if several; "" where none was trained so long."""
+    p = recipes.noise(runs, own, all_epochs=True)
+    p = p[p.notna().sum(axis=1) > 1]
+    if p.empty:
         return ""
-    found = "; ".join(_never_beyond(p)) or f"None of the {len(p)} recipes that were trained whole"
-    return f"**{found} explains the original's curves.** "
+    within = _never_beyond(p)
+    if whole := [name for name in within if name in recipes.whole(runs)]:
+        return f"**{'; '.join(whole)} explains the original's curves.** "
+    said = f"**None of the {len(p)} recipes with several whole curves explains the original's.** "
+    return said + f"Not excluded by those that it has: {'; '.join(within)}. " * bool(within)
 
 
 def _never_beyond(p: pd.DataFrame) -> list[str]:
-    """The recipes that are within noise on every curve: corrected for them all together, since of
-    the original's own recipe one curve in twenty would be beyond it."""
-    corrected = np.array([stats.holm(list(row)) for row in p.to_numpy()]).reshape(p.shape)
-    return list(p.index[(corrected >= 1 - stats.LEVEL).all(axis=1)])
+    """The recipes that are within noise on every curve that they have: corrected for them all
+    together, since of the original's own recipe one curve in twenty would be beyond it."""
+    least = (min(stats.holm(list(row.dropna()))) for _, row in p.iterrows())
+    return [name for name, p in zip(p.index, least, strict=True) if p >= 1 - stats.LEVEL]
 
 
 def _first_epochs(runs: Runs, own: Runs, ranked: pd.Index) -> Iterator[str]:
