@@ -71,14 +71,14 @@ def settings(
         for section in original.SECTIONS:
             rising = section.number == RISING and bool(AS_LONG & set(changes))
             far = section.number in FAR and changes == TUTORIAL
-            long = changes in WHOLE or rising or far
+            to_the_end = changes in WHOLE or rising or far
             config = Config(
                 dataset=dataset,
-                epochs=SCALES["paper"]["epochs"] if long else EPOCHS[section.number],
+                epochs=SCALES["paper"]["epochs"] if to_the_end else EPOCHS[section.number],
                 activation=section.activation,
                 lr=section.lr,
                 batch_size=section.batch_size,
-                epoch_accuracy=long,  # the same runs as the report's own
+                epoch_accuracy=to_the_end,  # the same runs as the report's own
                 **changes,
             )
             found[f"{name(config)}: {section.name}"] = config
@@ -178,9 +178,9 @@ def distances(runs: Runs, all_epochs: bool = False) -> pd.DataFrame:
             }
         )
         complete = squares.dropna().mean(axis=1)  # by seed
-        whole = {"all": complete.mean(), "low": complete.min(), "high": complete.max()}
+        over_all = {"all": complete.mean(), "low": complete.min(), "high": complete.max()}
         seeds = squares.dropna(axis=1, how="all").dropna()
-        rows[recipe] = {**(pd.Series({**squares.mean(), **whole}) ** 0.5), "n": len(seeds)}
+        rows[recipe] = {**(pd.Series({**squares.mean(), **over_all}) ** 0.5), "n": len(seeds)}
     columns = [*numbers, "all", "low", "high", "n"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("recipe")
     frame.attrs["epochs"] = epochs

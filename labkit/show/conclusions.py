@@ -342,10 +342,10 @@ def ours(runs: Runs) -> Text:
     return bullets([said])
 
 
-def _whole_curves(runs: Runs, own: Runs) -> Iterator[str]:
+def _whole_curves(runs: Runs, p: pd.DataFrame) -> Iterator[str]:
     """How far the recipes that were trained to the end in several sections are from the original's
     whole curves, and whether the verdicts depend on the recipe; nothing where there are no two."""
-    found, p = recipes.distances(runs, all_epochs=True), recipes.noise(runs, own, all_epochs=True)
+    found = recipes.distances(runs, all_epochs=True)
     several = found[p.columns].notna().sum(axis=1) > 1
     if several.sum() < 2:
         return
@@ -423,8 +423,9 @@ def recipe(runs: Runs, own: Runs) -> Text:
         span = f" ({low:.2f} to {high:.2f} by seed)" * (high > low)
         place = f"; the default here is number {ranked.index.get_loc(usual) + 1}, with "
         place += f"{shown[usual]}{span}"
+    p = recipes.noise(runs, own, all_epochs=True)
     lines = [
-        f"{_explained(runs, own)}In the first epochs **{best}** comes nearest of {len(ranked)}: "
+        f"{_explained(runs, p)}In the first epochs **{best}** comes nearest of {len(ranked)}: "
         f"its losses are typically off by a factor of {shown.iloc[0]}. Next with {shown.iloc[1]} "
         f"{'are' if len(following) > 1 else 'is'} {'; '.join(following)}{place}. "
         + (
@@ -434,7 +435,7 @@ def recipe(runs: Runs, own: Runs) -> Text:
         )
     ]
     lines += [" ".join([*_first_epochs(runs, own, ranked.index), *_own_noise(own)])]
-    lines += _whole_curves(runs, own)
+    lines += _whole_curves(runs, p)
     if rises := recipes.rises(runs):
         first, last = recipes.RISE
         theirs = original.section(recipes.RISING).epoch_loss
@@ -462,10 +463,9 @@ def recipe(runs: Runs, own: Runs) -> Text:
     return bullets(line for line in lines if line)
 
 
-def _explained(runs: Runs, own: Runs) -> str:
+def _explained(runs: Runs, p: pd.DataFrame) -> str:
     """Whether a recipe is within noise on every epoch of all the original's curves, or of those
     that it has, if several; "" where none was trained so long."""
-    p = recipes.noise(runs, own, all_epochs=True)
     p = p[p.notna().sum(axis=1) > 1]
     if p.empty:
         return ""
@@ -480,7 +480,7 @@ def _never_beyond(p: pd.DataFrame) -> list[str]:
     """The recipes that are within noise on every curve that they have: corrected for them all
     together, since of the original's own recipe one curve in twenty would be beyond it."""
     least = (min(stats.holm(list(row.dropna()))) for _, row in p.iterrows())
-    return [name for name, p in zip(p.index, least, strict=True) if p >= 1 - stats.LEVEL]
+    return [name for name, low in zip(p.index, least, strict=True) if low >= 1 - stats.LEVEL]
 
 
 def _first_epochs(runs: Runs, own: Runs, ranked: pd.Index) -> Iterator[str]:
